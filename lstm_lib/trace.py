@@ -1,0 +1,132 @@
+"""What the gates did, and how far back a layer still feels its input."""
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from lstm_lib import cells
+from lstm_lib.recurrent import Hidden, Sequence, check, reverse_time, run
+
+
+class Trace(SimpleNamespace):
+    """Every gate and state at every step, from :func:`trace`.
+
+    One attribute per gate and state of the unit: ``i, f, g, o, h, c`` for an LSTM, ``r, z, n, h`` for a GRU, ``h``
+    for an RNN, each (num_layers, num_directions, seq_len, batch, size). ``vars(trace)`` has them by name.
+
+    Attributes
+    ----------
+    lengths : Tensor
+        (batch,), the steps of each sequence. What lies past the end of a packed one is zero.
+    """
+
+    def __getattr__(self, name: str) -> Tensor:
+        raise AttributeError(f"this Trace has {', '.join(vars(self))}; no {name}")
+
+    def __repr__(self) -> str:
+        return f"Trace({', '.join(f'{name}: {tuple(value.shape)}' for name, value in vars(self).items())})"
+
+
+@torch.no_grad()
+def trace(layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None) -> Trace:
+    """Run a layer and keep every gate and state of every step.
+
+    The layer's equations are computed step by step from its weights (:func:`lstm_lib.recurrent.run`), so PyTorch's
+    layers can be traced as they are, and nothing about them changes: no hook is set, mode, gradients and random
+    numbers stay. Dropout between layers is off, whatever the layer's mode: a trace shows what the layer computes
+    in evaluation. For gates with gradients, call ``run`` itself.
+
+    Parameters
+    ----------
+    layer : torch.nn.LSTM, torch.nn.GRU or torch.nn.RNN
+        PyTorch's own or the library's.
+    x, hx
+        As the layer takes them.
+
+    Returns
+    -------
+    Trace
+        In the order of time and of the given batch, also for the backward direction, packed and ``batch_first``
+        input; unbatched input has a batch of 1. ``trace.h[-1]`` is the layer's output, directions apart.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``layer`` is not a recurrent layer, or ``x`` or ``hx`` does not fit it.
+
+    Examples
+    --------
+    >>> layer, x = nn.LSTM(3, 5), torch.randn(7, 2, 3)
+    >>> t = trace(layer, x)
+    >>> t.f.shape, torch.allclose(t.h[-1, 0], layer(x)[0], atol=1e-6)
+    (torch.Size([1, 1, 7, 2, 5]), True)
+    """
+    _, _, steps = run(cells.of(layer), layer, x, hx, training=False)
+    seq_len, batch = steps["h"].shape[2:4]
+    lengths = pad_packed_sequence(x)[1] if isinstance(x, PackedSequence) else torch.full((batch,), seq_len)
+    return Trace(**steps, lengths=lengths)
+
+
+def gradient_by_lag(layer: nn.RNNBase, x: Sequence) -> Tensor:
+    """How strongly the last hidden state still depends on the input of k steps before.
+
+    Entry k is ‖∂h_T / ∂x_{T−k}‖_F, the root of the sum of squares over all pairs of an output unit and an input
+    feature, where h_T is the top layer's last hidden state; then the mean over the batch. It is exact: one
+    backward pass per unit. Dropout is off, initial states are zero, and nothing about the layer changes.
+
+    Parameters
+    ----------
+    layer : torch.nn.LSTM, torch.nn.GRU or torch.nn.RNN
+        PyTorch's own or the library's; of one direction, since a backward direction's last step is the first.
+    x : Tensor or PackedSequence
+        As the layer takes it. A packed sequence's lags count from its own end, and it has a share in the mean of
+        those lags that it has.
+
+    Returns
+    -------
+    Tensor
+        (seq_len,), entry 0 for the last input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``layer`` is not a recurrent layer of one direction, ``x`` does not fit it, or the batch is empty.
+
+    Examples
+    --------
+    A linear unit that halves its state in each step:
+
+    >>> layer = nn.RNN(1, 1, nonlinearity="relu", bias=False)
+    >>> _ = nn.init.ones_(layer.weight_ih_l0), nn.init.constant_(layer.weight_hh_l0, 0.5)
+    >>> gradient_by_lag(layer, torch.ones(4, 1, 1))
+    tensor([1.0000, 0.5000, 0.2500, 0.1250])
+    """
+    cell = cells.of(layer)
+    check(cell, layer, x)
+    if layer.bidirectional:
+        raise ValueError("layer must have one direction: the lag from the end means nothing in the backward one")
+    if isinstance(x, PackedSequence):
+        seq, lengths = pad_packed_sequence(x)
+    else:
+        seq = x.unsqueeze(1) if x.dim() == 2 else x.transpose(0, 1) if layer.batch_first else x
+        lengths = torch.full((seq.shape[1],), seq.shape[0])
+    if seq.shape[1] == 0:
+        raise ValueError(f"x must hold at least one sequence, got shape {tuple(x.shape)}: the batch is empty")
+
+    # The loop and not the kernel: cuDNN's has no backward pass in evaluation mode, which turns dropout off.
+    with torch.inference_mode(False), torch.enable_grad():
+        seq = seq.detach().clone().requires_grad_()
+        packed = pack_padded_sequence(seq, lengths, enforce_sorted=False)
+        _, state, _ = run(cell, layer, packed, training=False)
+        h = (state if isinstance(state, Tensor) else state[0])[-1]
+        squares = torch.zeros(seq.shape[:2], dtype=torch.float64)
+        units = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
+        for some in units.split(64):  # as many units at once as memory bears: each takes a copy of the gradient
+            grads = some[:, None].expand(-1, *h.shape)
+            (grad,) = torch.autograd.grad(h, seq, grads, retain_graph=True, is_grads_batched=True)
+            squares += grad.cpu().double().square().sum((0, -1))  # double: in float32 the square of 1e-30 is zero
+    norms = reverse_time(squares.sqrt(), lengths)  # (lag, batch), zero beyond a sequence's length
+    share = torch.arange(len(norms))[:, None] < lengths
+    return (norms.sum(1) / share.sum(1)).to(h.dtype).to(h.device)
