@@ -1,0 +1,173 @@
+"""What the first cell of a chapter sets up: device, scale, seed, figures, and where its evidence goes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from lstm_lib import claims, plots
+from lstm_lib.training import find_device
+
+GLUE = "application/papermill.record/text/plain"
+"""The type under which an output carries a number for the prose (myst-nb's ``glue``)."""
+
+REPORT = "application/vnd.lstm-lib.report+json"
+"""The type under which :meth:`Run.report` tells what a run needed."""
+
+T = TypeVar("T")
+
+
+def start(chapter: str, scale: str = "quick", device: str = "auto", seed: int = 0) -> Run:
+    """Set a chapter up, so that it gives the same numbers and figures each time it runs.
+
+    Seeds PyTorch, keeps to one CPU thread unless ``OMP_NUM_THREADS`` says otherwise, turns TF32 off (a GPU then
+    computes in float32, as the claims assume), and draws figures as vectors in the book's style.
+
+    Parameters
+    ----------
+    chapter : str
+        The chapter, such as ``gates/the_cell``.
+    scale : {"quick", "full"}
+        A minute on one CPU thread, or the sizes of the papers.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` …, see :func:`lstm_lib.training.find_device`.
+    seed : int
+        The first seed.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        For another scale, or a device that this machine lacks.
+    TypeError
+        If ``seed`` is no whole number.
+    """
+    if scale not in ("quick", "full"):
+        raise ValueError(f"scale: got {scale!r}, need 'quick' or 'full'")
+    if not isinstance(seed, int):
+        raise TypeError(f"seed: got {seed!r}, need a whole number")
+    run = Run(chapter, scale == "full", find_device(device), seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    torch.backends.cudnn.allow_tf32 = False
+    plots.style()
+    if (ipython := sys.modules.get("IPython")) and ipython.get_ipython():     # in a notebook
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+        set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
+        mpl.rcParams["svg.hashsalt"] = chapter
+    return run
+
+
+class Run:
+    """One run of a chapter; :func:`start` makes it.
+
+    Parameters
+    ----------
+    chapter : str
+        The chapter, such as ``gates/the_cell``.
+    full : bool
+        Whether the sizes are those of the papers.
+    device : torch.device
+        Where to train.
+    seed : int
+        The first seed.
+    """
+
+    def __init__(self, chapter: str, full: bool, device: torch.device, seed: int) -> None:
+        self.chapter, self.full, self.device, self.seed = chapter, full, device, seed
+
+    def seeds(self, count: int) -> list[int]:
+        """The seeds of ``count`` repetitions, from the chapter's own seed upwards."""
+        return list(range(self.seed, self.seed + count))
+
+    def pick(self, quick: T, full: T) -> T:
+        """The value for the scale at which the chapter runs."""
+        return full if self.full else quick
+
+    def claim(self, name: str, measure: str, values: float | Iterable[float], *, unit: str = "",
+              over: str = "seed", rtol: float | None = None, **bound: float | tuple[float, float]) -> None:
+        """Show the evidence for a claim, and stop the chapter if it breaks its bound.
+
+        Parameters
+        ----------
+        name : str
+            Id of the claim, such as ``A02``.
+        measure : str
+            What was measured, in words.
+        values : float or iterable of float
+            One value, or one per seed; numbers, or tensors of one element.
+        unit, over, rtol
+            As in :class:`lstm_lib.claims.Evidence`.
+        **bound
+            One of ``below=x``, ``above=x``, ``within=(low, high)``, ``equals=x``.
+
+        Raises
+        ------
+        lstm_lib.claims.BoundFailed
+            If a value breaks the bound. The evidence is shown first.
+        """
+        several = isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
+        values = tuple(map(float, values if several else [values]))
+        evidence = claims.Evidence(name, self.chapter, measure, values, claims.Bound.of(**bound), unit, over, rtol)
+        show(evidence._repr_mimebundle_())
+        evidence.check()
+
+    def glue(self, name: str, value: float | int | str) -> None:
+        """Publish a number or a word for the prose, which quotes it as ``{glue:text}`name:.3g```.
+
+        Parameters
+        ----------
+        name : str
+            Unique in the chapter.
+        value : float or int or str
+            Or a tensor of one element.
+        """
+        plain = value if isinstance(value, str | int) else float(value)
+        show({GLUE: repr(plain)},
+             {"scrapbook": {"mime_prefix": GLUE.removesuffix("text/plain"), "name": name}})
+
+    def report(self) -> None:
+        """Publish what the run needed: device, versions, peak memory. The runner adds this as a last cell."""
+        cuda = self.device.type == "cuda"
+        show({REPORT: {
+            "device": torch.cuda.get_device_name(self.device) if cuda else processor(),
+            "device_peak_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
+            "host_peak_bytes": host_peak_bytes(),
+            "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                         "numpy": np.__version__, "cuda": torch.version.cuda if cuda else None}}})
+
+
+def show(data: dict, metadata: dict | None = None) -> None:
+    """Put a MIME bundle under the cell."""
+    from IPython.display import display
+    display(data, metadata=metadata or {}, raw=True)
+
+
+def processor() -> str:
+    """The name of the CPU, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def host_peak_bytes() -> int | None:
+    """Most memory that this process has held, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:     # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,90 @@
+"""What the first cell of a chapter promises."""
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lstm_lib import claims, notebook
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The outputs that a cell would show."""
+    outputs = []
+    monkeypatch.setattr(notebook, "show", lambda data, metadata=None: outputs.append((data, metadata)))
+    return outputs
+
+
+def test_start_seeds_torch_and_gives_the_seeds():
+    run = notebook.start("gates/the_cell", device="cpu", seed=3)
+    first = torch.rand(4)
+    again = notebook.start("gates/the_cell", device="cpu", seed=3)
+    assert torch.equal(first, torch.rand(4))
+    assert run.seeds(3) == again.seeds(3) == [3, 4, 5]
+    assert run.device == torch.device("cpu")
+    assert (run.pick(quick=1, full=2), notebook.start("x", "full", "cpu").pick(quick=1, full=2)) == (1, 2)
+
+
+def test_start_turns_tf32_off():
+    torch.backends.cudnn.allow_tf32 = True
+    notebook.start("gates/the_cell", device="cpu")
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(("options", "error", "said"), [
+    ({"scale": "huge"}, ValueError, "scale: got 'huge', need 'quick' or 'full'"),
+    ({"device": "abacus"}, ValueError, "device: got 'abacus', need one that is here: auto, cpu"),
+    ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99', need one that is here"),
+    ({"seed": "0"}, TypeError, "seed: got '0', need a whole number"),
+])
+def test_start_says_what_it_needs(options, error, said):
+    with pytest.raises(error, match=said):
+        notebook.start("gates/the_cell", **options)
+
+
+def test_claim_shows_its_evidence_before_it_fails(shown):
+    run = notebook.start("gates/the_cell", device="cpu")
+    run.claim("A02", "difference", torch.tensor(0.25), below=1)
+    with pytest.raises(claims.BoundFailed):
+        run.claim("A02", "difference", [torch.tensor(0.25), 2], below=1)
+    values = [data[claims.MIME]["values"] for data, _ in shown]
+    assert values == [[0.25], [0.25, 2.0]]
+    assert "difference" in shown[0][0]["text/html"]
+    assert "difference" in shown[0][0]["text/plain"]
+
+
+def test_evidence_is_escaped_in_html(shown):
+    notebook.start("gates/the_cell", device="cpu").claim("A02", "|a < b & c|", 0, below=1)
+    assert "|a &lt; b &amp; c|" in shown[0][0]["text/html"]
+
+
+def test_glue_publishes_what_myst_nb_reads(shown):
+    run = notebook.start("gates/the_cell", device="cpu")
+    for name, value in {"the-error": torch.tensor(0.5), "count": 3, "name": "traffic"}.items():
+        run.glue(name, value)
+    found = {meta["scrapbook"]["name"]: ast.literal_eval(data["application/papermill.record/text/plain"])
+             for data, meta in shown}
+    assert found == {"the-error": 0.5, "count": 3, "name": "traffic"}
+
+
+def test_report_tells_memory_and_versions(shown):
+    notebook.start("gates/the_cell", device="cpu").report()
+    report = shown[0][0][notebook.REPORT]
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["host_peak_bytes"] is None or 2**26 < report["host_peak_bytes"] < 2**40
+    assert report["device_peak_bytes"] is None
+    assert report["device"]
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, 1), ("2", 2)])
+def test_one_thread_unless_the_environment_says_otherwise(given, threads):
+    environ = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    environ |= {"OMP_NUM_THREADS": given} if given else {}
+    code = ("import torch; from lstm_lib import notebook; notebook.start('x', device='cpu'); "
+            "print(torch.get_num_threads())")
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == threads

@@ -1,0 +1,67 @@
+"""The book's colours, judged by the formulas of WCAG 2.2 and of colour vision."""
+
+from itertools import combinations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from lstm_lib import plots
+
+QUANTITIES = ("input", "forget", "candidate", "output", "cell", "hidden")
+PAGES = {"light": "#ffffff", "dark": "#14181e"}
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+# Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB
+VISION = {
+    "full": np.eye(3),
+    "protanopia": np.array([[.152286, 1.052583, -.204868], [.114503, .786281, .099216],
+                            [-.003882, -.048116, 1.051998]]),
+    "deuteranopia": np.array([[.367322, .860646, -.227968], [.280085, .672501, .047413],
+                              [-.011820, .042940, .968881]]),
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    rgb = np.array(to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    to_xyz = np.array([[.4124, .3576, .1805], [.2126, .7152, .0722], [.0193, .1192, .9505]])
+    xyz = to_xyz @ rgb.clip(0, 1) / np.array([.9505, 1, 1.089])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", plots.COLOUR)
+def test_every_colour_stands_out_from_both_pages(name, page):
+    low, high = sorted(linear(c) @ LUMINANCE + 0.05 for c in (plots.COLOUR[name], PAGES[page]))
+    assert high / low >= 3      # WCAG 1.4.11, graphical objects
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_the_quantities_of_a_cell_differ_for_every_eye(vision):
+    seen = {name: lab(VISION[vision] @ linear(plots.COLOUR[name])) for name in QUANTITIES}
+    for a, b in combinations(QUANTITIES, 2):
+        assert np.linalg.norm(seen[a] - seen[b]) > 20, (a, b)
+
+
+def test_figures_are_transparent_and_their_ink_is_the_books():
+    with mpl.rc_context():
+        plots.style()
+        figure, ax = plt.subplots()
+        assert figure.get_facecolor()[3] == ax.get_facecolor()[3] == 0
+        assert ax.xaxis.label.get_color() == plots.INK
+        plt.close(figure)
+
+
+def test_spread_draws_median_and_range():
+    figure, ax = plt.subplots()
+    plots.spread(ax, [0, 1], [[1, 5], [2, 4], [9, 0]], "three seeds", "lstm")
+    assert ax.lines[0].get_ydata().tolist() == [2, 4]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert {(0, 1), (0, 9), (1, 0), (1, 5)} <= {tuple(p) for p in band}
+    plt.close(figure)
