@@ -37,7 +37,7 @@ class Claim:
     source : str
         Where it is claimed: a section of the article, or keys of the bibliography.
     verdict : str
-        One of :data:`VERDICTS`.
+        One of ``VERDICTS``.
     note : str
         Completes the verdict: when it is true, or what is true instead.
     chapters : tuple of str

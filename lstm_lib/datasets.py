@@ -27,6 +27,7 @@ import tempfile
 import textwrap
 import tomllib
 import uuid
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -255,9 +256,7 @@ def cache_folder() -> Path:
     """The folder that keeps fetched files: ``LSTM_LIB_CACHE``, else the user's cache folder of this machine."""
     if folder := os.environ.get("LSTM_LIB_CACHE"):
         return Path(folder).expanduser().absolute()
-    import pooch  # here, so that importing the library stays light
-
-    return Path(pooch.os_cache("lstm_lib"))
+    return Path(_pooch().os_cache("lstm_lib"))
 
 
 def _fetch(card: Card, file: File, origin: Callable[[File], bytes]) -> bytes:
@@ -352,11 +351,17 @@ def _origin(card: Card) -> Callable[[File], bytes]:
 
 
 def _download(url: str) -> bytes:
-    import pooch
-
     stream = io.BytesIO()
-    pooch.HTTPDownloader(timeout=30)(url, stream, None)
+    _pooch().HTTPDownloader(timeout=30)(url, stream, None)
     return stream.getvalue()
+
+
+def _pooch():
+    """pooch, imported late, as it is slow to load, and without its warning where notebook widgets are missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pooch
+    return pooch
 
 
 def _download_package(package: Package) -> bytes:

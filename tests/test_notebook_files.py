@@ -1,0 +1,95 @@
+"""The committed chapters themselves: nbval passes a notebook that was never executed, so the files are checked."""
+
+import json
+import re
+
+import nbformat
+import pytest
+
+import setup_cell
+from chapters import ROOT, chapters, notebook
+from lstm_lib import claims
+from notebooks import canonical
+
+BOOK = chapters()
+FIGURES = ("image/svg+xml", "image/png", "image/jpeg")
+PATH = re.compile(r"(?:^|[\s\"'(=])(?:/(?:home|root|tmp|usr|opt|mnt|var|Users|private)/|[A-Z]:\\)")
+TIMING = re.compile(r"\d ?(?:ms|µs|us|ns)\b|Wall time|CPU times|it/s|per loop")
+
+
+@pytest.fixture(params=BOOK)
+def nb(request):
+    return nbformat.read(notebook(request.param), 4)
+
+
+def code(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def test_every_notebook_is_a_chapter():
+    found = {path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
+             for path in ROOT.glob("notebooks/*/*.ipynb")}
+    assert found == set(BOOK)
+
+
+def test_executed_top_to_bottom_without_an_error(nb):
+    assert [cell.execution_count for cell in code(nb)] == list(range(1, len(code(nb)) + 1))
+    for cell in code(nb):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", output.text
+
+
+@pytest.mark.parametrize("chapter", BOOK)
+def test_in_canonical_form(chapter):
+    text = notebook(chapter).read_text(encoding="utf-8")
+    assert nbformat.writes(canonical(nbformat.reads(text, 4))) + "\n" == text, "run `make notebooks`"
+
+
+def test_outputs_hold_no_path_and_no_timing(nb):
+    for cell in code(nb):
+        text = json.dumps([{**output.get("data", {}), "text": output.get("text")} for output in cell.outputs
+                           if not set(FIGURES) & set(output.get("data", {}))], ensure_ascii=False)
+        assert not PATH.search(text), cell.source
+        if "nbval-ignore-output" not in tags(cell):
+            assert not TIMING.search(text), cell.source
+
+
+def test_set_up_parameters_and_start_stand_first(nb):
+    first, second, third = code(nb)[:3]
+    assert "setup" in tags(first)
+    assert first.source == setup_cell.text(setup_cell.repository_url()), "run `make notebooks`"
+    assert "parameters" in tags(second)
+    values = {}
+    exec(second.source, values)     # the repository's own cell, three assignments
+    assert {name: values[name] for name in ("scale", "device", "seed")} == {
+        "scale": "quick", "device": "auto", "seed": 0}
+    assert "run = notebook.start(" in third.source
+
+
+@pytest.mark.parametrize("chapter", BOOK)
+def test_a_chapter_starts_under_its_own_name(chapter):
+    assert f'notebook.start("{chapter}"' in code(nbformat.read(notebook(chapter), 4))[2].source
+
+
+def test_every_figure_has_alt_text_a_caption_and_a_name(nb):
+    for cell in code(nb):
+        if any(set(FIGURES) & set(output.get("data", {})) for output in cell.outputs):
+            about = cell.metadata.get("mystnb", {})
+            assert len(about.get("image", {}).get("alt", "")) > 20, cell.source
+            assert len(about.get("figure", {}).get("caption", "")) > 20, cell.source
+            assert about["figure"]["name"].startswith("fig-"), cell.source
+
+
+def test_evidence_stands_for_every_claim_of_a_chapter():
+    claims.audit({chapter: claims.from_notebook(notebook(chapter)) for chapter in BOOK})
+
+
+@pytest.mark.parametrize("chapter", BOOK)
+def test_measures_have_different_names(chapter):
+    names = [one.anchor for one in claims.from_notebook(notebook(chapter))]
+    assert len(names) == len(set(names))

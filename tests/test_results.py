@@ -1,0 +1,111 @@
+"""The recorded runs, and the runner that records them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import nbformat
+import pytest
+
+from chapters import ROOT, chapters
+from lstm_lib.claims import Evidence
+from notebooks import METADATA
+
+SCHEMA = json.loads((ROOT / "results" / "schema.json").read_text(encoding="utf-8"))
+RECORDED = sorted(ROOT.glob("results/*/*/*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_committed_run_is_whole_and_stands_where_it_says(path):
+    run = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(run, SCHEMA)
+    parameters = run["parameters"]
+    assert path.relative_to(ROOT / "results").as_posix() == (
+        f"{parameters['device']}-{parameters['scale']}/{run['chapter']}.json")
+    assert run["chapter"] in chapters()
+    for one in run["evidence"]:
+        Evidence.from_json(one).check()
+
+
+def chapter(*cells: str) -> nbformat.NotebookNode:
+    code = nbformat.v4.new_code_cell
+    return nbformat.v4.new_notebook(cells=[
+        code('scale = "quick"\ndevice = "auto"\nseed = 0', metadata={"tags": ["parameters"]}),
+        code("from lstm_lib import notebook\n"
+             'run = notebook.start("gates/the_cell", scale=scale, device=device, seed=seed)'),
+        *map(code, cells)], metadata=METADATA)
+
+
+@pytest.fixture
+def book(tmp_path) -> Path:
+    """A book of one small chapter, with the tools."""
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    shutil.copytree(ROOT / "lstm_lib", tmp_path / "lstm_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "_toc.yml").write_text("root: intro\nchapters: [{file: notebooks/gates/the_cell}]\n")
+    (tmp_path / "notebooks" / "gates").mkdir(parents=True)
+    put(tmp_path, 'run.claim("A02", "a number", [seed, 1], below=2)', "run.glue('error', 0.25)")
+    return tmp_path
+
+
+def put(book: Path, *cells: str) -> None:
+    nbformat.write(chapter(*cells), book / "notebooks" / "gates" / "the_cell.ipynb")
+
+
+def run(book: Path, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "tools/run.py", "--device", "cpu", *options], cwd=book,
+                          capture_output=True, text=True, env=os.environ)
+
+
+def results(book: Path) -> dict:
+    return json.loads((book / "results" / "cpu-quick" / "gates" / "the_cell.json").read_text())
+
+
+def test_a_run_is_recorded_once_and_again_after_a_change(book):
+    done = run(book)
+    assert done.returncode == 0, done.stderr
+    found = results(book)
+    jsonschema.validate(found, SCHEMA)
+    assert found["figures"] == {"error": 0.25}
+    assert [one["values"] for one in found["evidence"]] == [[0, 1]]
+    assert "done before" in run(book).stdout
+    assert "done before" not in run(book, "--again").stdout
+    put(book, 'run.claim("A02", "a number", [seed, .5], below=2)')
+    assert "done before" not in run(book).stdout
+    assert results(book)["evidence"][0]["values"] == [0, 0.5]
+    assert "done before" not in run(book, "-p", "seed", "1").stdout
+    assert results(book)["evidence"][0]["values"] == [1, 0.5]
+
+
+def test_an_unknown_parameter_is_refused(book):
+    done = run(book, "-p", "sede", "1")
+    assert done.returncode != 0
+    assert "gates/the_cell declares the parameters scale, device, seed; got sede" in done.stderr
+    assert not (book / "results").exists()
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--device", "abacus"], "device: got 'abacus'"),
+    (["gates/nothing"], "no chapter gates/nothing in _toc.yml; there are gates/the_cell"),
+])
+def test_bad_options_are_named(book, options, said):
+    done = run(book, *options)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("cell", "options", "said"), [
+    ('run.claim("A02", "a number", 3, below=2)', [], "claim A02, a number: measured 3, must be below 2"),
+    ("import time; time.sleep(60)", ["--cell-timeout", "2"], "timed out"),
+])
+def test_a_chapter_that_fails_leaves_no_results(book, cell, options, said):
+    put(book, cell)
+    done = run(book, *options)
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert "no results from gates/the_cell" in done.stderr
+    assert not list(book.glob("results/*/*/*.json"))

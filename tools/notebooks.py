@@ -1,0 +1,91 @@
+"""`make notebooks`: execute the chapters where they stand and write them in canonical form.
+
+Canonical form holds what a reader needs and nothing of the machine: doing it twice changes no byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
+import setup_cell
+from chapters import chosen, notebook
+
+KEPT = ("tags", "mystnb")
+METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"}}
+
+
+def canonical(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop what differs between machines and moments: times, versions, the state of an editor."""
+    nb.metadata = nbformat.from_dict(METADATA)
+    nb.nbformat, nb.nbformat_minor = 4, 5
+    for cell in nb.cells:
+        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)})
+        for output in cell.get("outputs", []):
+            if output.output_type == "execute_result":
+                output.execution_count = cell.execution_count
+    return nb
+
+
+def write(nb: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def execute(chapter: str, cell_timeout: int) -> float:
+    """Run one chapter from top to bottom and write it back; returns its seconds."""
+    path = notebook(chapter)
+    nb = nbformat.read(path, 4)
+    setup_cell.fill(nb, setup_cell.repository_url())
+    # Tests and committed outputs are made with one thread: the last digits depend on their number.
+    os.environ |= {"LSTM_LIB_PROGRESS": "0", "PYTHONHASHSEED": "0"}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    start = time.perf_counter()
+    NotebookClient(nb, timeout=cell_timeout, kernel_name="python3",
+                   resources={"metadata": {"path": str(path.parent)}}).execute()
+    loud = [f"cell {k}: {output.text.strip()}" for k, cell in enumerate(nb.cells)
+            for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+    if loud:
+        raise SystemExit("\n".join([f"{chapter} writes to stderr, which a reader would see; nothing is written.",
+                                    *loud]))
+    write(canonical(nb), path)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Execute the chapters named on the command line, or all, several at a time."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chapter", nargs="*", help="such as gates/the_cell; all of them if none is named")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
+    parser.add_argument("--cell-timeout", type=int, default=300, help="seconds that one cell may take")
+    options = parser.parse_args()
+    failed = []
+    # Processes, not threads: a kernel is started in its chapter's folder.
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        jobs = {pool.submit(execute, name, options.cell_timeout): name for name in chosen(options.chapter)}
+        for job in as_completed(jobs):
+            try:
+                print(f"{jobs[job]}: {job.result():.0f} s", flush=True)
+            except (CellExecutionError, CellTimeoutError, SystemExit) as problem:
+                failed.append(jobs[job])
+                print(f"{jobs[job]}: FAILED\n{problem}", flush=True)
+    if failed:
+        raise SystemExit(f"not written: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""`make run DEVICE=… SCALE=…`: execute the chapters with papermill and record their results.
+
+Each chapter that succeeds leaves `results/<device>-<scale>/<chapter>.json`; commit these files and the ledger
+shows them. A run that was stopped goes on where it was: a chapter whose code has not changed since is not run
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError
+from papermill.exceptions import PapermillException
+
+import setup_cell
+from chapters import ROOT, chosen, notebook
+from lstm_lib import claims
+from lstm_lib.notebook import GLUE, REPORT
+from lstm_lib.training import find_device
+
+
+def fingerprint(nb: nbformat.NotebookNode, parameters: dict) -> str:
+    """A checksum of what decides a chapter's results: its code after the set-up, the library, the parameters."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    for cell in nb.cells:
+        if cell.cell_type == "code" and setup_cell.TAG not in cell.metadata.get("tags", []):
+            digest.update(cell.source.encode())
+    for path in sorted((ROOT / "lstm_lib").glob("*.*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def refuse_unknown(chapter: str, parameters: dict) -> None:
+    """Raise if a chapter does not declare a parameter: papermill itself would only log it."""
+    declared = papermill.inspect_notebook(str(notebook(chapter)))
+    if unknown := sorted(set(parameters) - set(declared)):
+        raise SystemExit(f"{chapter} declares the parameters {', '.join(declared) or 'none'}; "
+                         f"got {', '.join(unknown)}")
+
+
+def execute(chapter: str, parameters: dict, cell_timeout: int, out: Path) -> dict:
+    """Run one chapter; the executed notebook goes to ``out``, the results come back."""
+    nb = nbformat.read(notebook(chapter), 4)
+    source = fingerprint(nb, parameters)
+    nb.cells.append(nbformat.v4.new_code_cell("run.report()"))      # every chapter calls its run `run`
+    draft = out / f"{chapter}.source.ipynb"
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, draft)
+    os.environ["LSTM_LIB_PROGRESS"] = "0"
+    start = time.perf_counter()
+    done = papermill.execute_notebook(
+        str(draft), str(out / f"{chapter}.ipynb"), parameters=parameters, kernel_name="python3",
+        cwd=str(notebook(chapter).parent), execution_timeout=cell_timeout, progress_bar=False)
+    seconds = time.perf_counter() - start
+    draft.unlink()
+    return results(chapter, done, parameters, seconds, source)
+
+
+def results(chapter: str, nb: nbformat.NotebookNode, parameters: dict, seconds: float, source: str) -> dict:
+    """What an executed chapter found, as `results/schema.json` describes it."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    figures = {output.metadata.scrapbook.name: ast.literal_eval(output.data[GLUE])
+               for output in outputs if GLUE in output.get("data", {})}
+    report = next(output.data[REPORT] for output in outputs if REPORT in output.get("data", {}))
+    return {"chapter": chapter, "date": datetime.now(UTC).date().isoformat(), "parameters": parameters,
+            "seconds": round(seconds, 1), "source": source, **report,
+            "evidence": [e.to_json() for e in claims.from_outputs(outputs)], "figures": figures}
+
+
+def is_done(chapter: str, parameters: dict, target: Path, out: Path) -> bool:
+    """Whether this machine has run the same code already."""
+    if not (target.exists() and (out / f"{chapter}.ipynb").exists()):
+        return False
+    return json.loads(target.read_text())["source"] == fingerprint(nbformat.read(notebook(chapter), 4), parameters)
+
+
+def main() -> None:
+    """Run the chapters named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chapter", nargs="*", help="such as gates/the_cell; all of them if none is named")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, … (auto)")
+    parser.add_argument("--scale", default="quick", help="quick or full (quick)")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="one more parameter of the chapters, such as -p seed 3")
+    parser.add_argument("--jobs", type=int, help="how many at a time (one on a GPU, else one per core)")
+    parser.add_argument("--cell-timeout", type=int, default=1800, help="seconds that one cell may take")
+    parser.add_argument("--again", action="store_true", help="run what is done already, too")
+    options = parser.parse_args()
+    try:
+        device = find_device(options.device).type
+    except ValueError as problem:
+        raise SystemExit(str(problem)) from None
+    parameters = {"device": device, "scale": options.scale} | {
+        name: json.loads(value) if value.lstrip("-").isdigit() else value for name, value in options.parameter}
+    names = chosen(options.chapter)
+    for name in names:
+        refuse_unknown(name, parameters)
+    out = ROOT / "_build" / "run" / f"{device}-{options.scale}"
+    target = {name: ROOT / "results" / f"{device}-{options.scale}" / f"{name}.json" for name in names}
+    waiting = [name for name in names
+               if options.again or not is_done(name, parameters, target[name], out)]
+    for name in sorted(set(names) - set(waiting)):
+        print(f"{name}: done before (--again runs it once more)")
+    failed = []
+    workers = options.jobs or (1 if device == "cuda" else os.cpu_count())
+    # Processes, not threads: papermill's cwd= moves the whole process.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        jobs = {pool.submit(execute, name, parameters, options.cell_timeout, out): name for name in waiting}
+        for job in as_completed(jobs):
+            name = jobs[job]
+            try:
+                found = job.result()
+            except (PapermillException, CellTimeoutError) as problem:
+                failed.append(name)
+                print(f"{name}: FAILED, see {(out / name).relative_to(ROOT)}.ipynb\n{problem}", flush=True)
+                continue
+            target[name].parent.mkdir(parents=True, exist_ok=True)
+            draft = target[name].with_suffix(".tmp")
+            draft.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(draft, target[name])
+            print(f"{name}: {found['seconds']:.0f} s, {len(found['evidence'])} measures", flush=True)
+    if failed:
+        raise SystemExit(f"no results from {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
