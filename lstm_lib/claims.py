@@ -18,6 +18,7 @@ MIME = "application/vnd.lstm-lib.evidence+json"
 """The type under which a notebook's outputs carry evidence."""
 
 VERDICTS = ("true", "true when", "false as stated", "open", "not testable")
+"""What may be said of a claim; ``open`` until it is tested."""
 
 
 class BoundFailed(AssertionError):
@@ -185,11 +186,20 @@ class Evidence:
         >>> Evidence("A09", "implementation/first_model", "error", (3., 1., 2.), Bound.of(below=4)).measured
         '2 (1 to 3; 3 seeds)'
         """
-        unit = f" {self.unit}" if self.unit else ""
+        middle = number(median(self.values)) + self._unit
         if len(self.values) == 1:
-            return number(self.values[0]) + unit
-        return (f"{number(median(self.values))} ({number(min(self.values))} to {number(max(self.values))}"
-                f"; {len(self.values)} {self.over}s){unit}")
+            return middle
+        return (f"{middle} ({number(min(self.values))} to {number(max(self.values))}; "
+                f"{len(self.values)} {self.over}s)")
+
+    @property
+    def required(self) -> str:
+        """The bound in words, with its unit."""
+        return str(self.bound) + self._unit
+
+    @property
+    def _unit(self) -> str:
+        return f" {self.unit}" if self.unit else ""
 
     @property
     def anchor(self) -> str:
@@ -207,7 +217,7 @@ class Evidence:
         if not self.holds:
             raise BoundFailed(
                 f"{self.chapter}, claim {self.claim}, {self.measure}: measured {self.measured}, "
-                f"must be {self.bound}. If this is how it is, say so and change the verdict; never the bound.")
+                f"must be {self.required}. If this is how it is, say so and change the verdict; never the bound.")
 
     def to_json(self) -> dict:
         """As plain data; numbers that JSON lacks (inf, nan) become strings."""
@@ -243,12 +253,12 @@ class Evidence:
         tolerance = "" if self.rtol is None else f", and within {self.rtol:g} of the committed value"
         old, new = (", ".join(f"{value:.8g}" for value in one.values) for one in (committed, self))
         return (f"{self.chapter}, claim {self.claim}, {self.measure}: committed {old}, this run {new}; "
-                f"must be {self.bound}{tolerance}.")
+                f"must be {self.required}{tolerance}.")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         claim = registry()[self.claim]
         row = "".join(f'<tr><th scope="row">{name}</th><td>{escape(text)}</td></tr>' for name, text in (
-            ("measure", self.measure), ("measured", self.measured), ("must be", str(self.bound))))
+            ("measure", self.measure), ("measured", self.measured), ("must be", self.required)))
         return {
             MIME: self.to_json(),
             "text/html": f'<div class="claim claim-{style(claim.verdict)}" id="{self.anchor}">'
@@ -256,7 +266,8 @@ class Evidence:
                          f'<span class="claim-verdict">{escape(claim.finding)}</span></p>'
                          f'<p class="claim-statement">{escape(claim.statement)}</p>'
                          f'<table class="claim-evidence">{row}</table></div>',
-            "text/plain": f"{self.claim} {claim.finding}\n{self.measure}: {self.measured}, must be {self.bound}",
+            "text/plain": f"{self.claim} {claim.finding}\n"
+                          f"{self.measure}: {self.measured}, must be {self.required}",
         }
 
 

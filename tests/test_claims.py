@@ -62,6 +62,11 @@ def test_every_seed_must_keep_the_bound_and_the_message_tells_all():
         evidence([1, 2, 3], below=3).check()
 
 
+def test_units_follow_the_numbers():
+    one = Evidence("A02", "gates/the_cell", "error", (1.0, 3.0), Bound.of(below=4), unit="%", over="day")
+    assert (one.measured, one.required) == ("2 % (1 to 3; 2 days)", "below 4 %")
+
+
 def test_evidence_needs_a_registered_claim_of_its_chapter():
     with pytest.raises(ValueError, match="'C01' is not in the registry"):
         Evidence("C01", "gates/the_cell", "x", (1.0,), Bound.of(below=2))

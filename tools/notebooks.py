@@ -55,7 +55,8 @@ def execute(chapter: str, cell_timeout: int) -> float:
     os.environ |= {"LSTM_LIB_PROGRESS": "0", "PYTHONHASHSEED": "0"}
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     start = time.perf_counter()
-    NotebookClient(nb, timeout=cell_timeout, kernel_name="python3",
+    # Printed lines arrive in one piece or in several, as it happens: coalesced, they are one output each time.
+    NotebookClient(nb, timeout=cell_timeout, kernel_name="python3", coalesce_streams=True,
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     loud = [f"cell {k}: {output.text.strip()}" for k, cell in enumerate(nb.cells)
             for output in cell.get("outputs", []) if output.get("name") == "stderr"]

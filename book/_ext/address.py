@@ -1,0 +1,18 @@
+"""What only a published book has: a site map, and the cards that other sites show for a link to it.
+
+Both need the address of the built book, ``html.baseurl`` in `_config.yml`. `make repo` writes it.
+"""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Load the two extensions where there is an address."""
+    if app.config.html_baseurl:
+        app.setup_extension("sphinx_sitemap")
+        app.config.sitemap_url_scheme = "{link}"            # no language and version in the path
+        app.setup_extension("sphinxext.opengraph")
+        app.config.ogp_social_cards = {"enable": False}     # made with a font from the network
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,63 @@
+"""Repairs to the theme and to extensions: what they get wrong, and no more than that."""
+
+from __future__ import annotations
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+
+def no_thebe(app: Sphinx, config) -> None:
+    """Disconnect sphinx-thebe, which Jupyter Book always loads.
+
+    It declares a constant twice, an error in the console of every page, and this book has no live cells.
+    """
+    for listeners in app.events.listeners.values():
+        listeners[:] = [listener for listener in listeners
+                        if getattr(listener.handler, "__module__", "") != "sphinx_thebe"]
+    app.registry.css_files[:] = [(name, options) for name, options in app.registry.css_files
+                                 if name != "sphinx-thebe.css"]
+
+
+def as_drawn(app: Sphinx, doctree: nodes.document) -> None:
+    """Show figures as drawn in both themes.
+
+    The theme dims every image in the dark and puts a white ground under it, unless it has this class. All figures
+    of the book are made for both grounds.
+    """
+    for image in doctree.findall(nodes.image):
+        if "dark-light" not in image["classes"]:
+            image["classes"].append("dark-light")
+
+
+def unwrap_exercises(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the content of exercises and solutions straight into them.
+
+    sphinx-exercise wraps it in a section without a title, with the same id every time: an id twice in a page is
+    not HTML, and sphinx-codeautolink crashes on a section without a title.
+    """
+    for section in list(doctree.findall(nodes.section)):
+        if {"exercise-content", "solution-content"} & set(section["ids"]):
+            section.parent.replace(section, section.children)
+
+
+def one_tip_file(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Remove the page's definitions of an earlier build: sphinx-tippy means to, but looks for another name."""
+    folder, _, page = pagename.rpartition("/")
+    for path in (app.outdir / "_static" / "tippy" / folder).glob(f"{page}.*.js"):
+        path.unlink()
+
+
+def roles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Take two ARIA roles off the bibliography: one is deprecated, the other needs children that are not there."""
+    for role in (' role="doc-biblioentry"', ' role="list"'):
+        context["body"] = context.get("body", "").replace(role, "")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect the repairs; two of them before the extension that they are about."""
+    app.connect("config-inited", no_thebe)
+    app.connect("doctree-read", as_drawn)
+    app.connect("doctree-read", unwrap_exercises, priority=400)
+    app.connect("html-page-context", one_tip_file, priority=400)
+    app.connect("html-page-context", roles)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

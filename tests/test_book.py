@@ -1,0 +1,216 @@
+"""The book's files fit together, and a book built from them is whole and asks nothing of the network."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+import lstm_lib
+
+ROOT = Path(__file__).resolve().parent.parent
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+
+
+# The files
+
+
+@pytest.fixture(scope="module")
+def pages() -> list[str]:
+    """All pages that `_toc.yml` names."""
+    text = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    return re.findall(r"^\s*(?:-\s*file|root):\s*(\S+)", text, re.MULTILINE)
+
+
+def test_every_page_of_the_contents_exists_once(pages):
+    missing = [page for page in pages if not any((ROOT / f"{page}{end}").exists() for end in (".md", ".ipynb"))]
+    assert not missing
+    assert len(pages) == len(set(pages))
+
+
+def test_every_page_is_in_the_contents(pages):
+    files = [*ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("book/**/*.md")]
+    written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in files
+               if not {".ipynb_checkpoints", "vendor"} & set(path.parts)}
+    assert written == set(pages)
+
+
+def test_conda_installs_what_pip_installs():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-r requirements.txt", "-e ."]
+
+
+def test_the_api_page_names_every_module():
+    text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in Path(lstm_lib.__file__).parent.glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"automodule:: lstm_lib\.(\w+)", text)) == modules
+
+
+def test_files_of_others_have_their_licence():
+    vendor = ROOT / "book" / "_static" / "vendor"
+    for folder in filter(Path.is_dir, vendor.iterdir()):
+        scripts = {path.name for path in folder.glob("*.js")}
+        assert len(list(folder.glob("LICENSE*"))) == len(scripts)
+    listed = (vendor / "README.md").read_text(encoding="utf-8")
+    assert all(path.relative_to(vendor).parts[0] in listed for path in vendor.rglob("*.js"))
+
+
+# The built pages
+
+
+@dataclass(eq=False, repr=False)
+class Element:
+    """A tag with its attributes, the tags around it, and, of a caption, the text inside."""
+
+    tag: str
+    attributes: dict[str, str]
+    around: list[Element]
+    text: str = ""
+
+    @property
+    def classes(self) -> set[str]:
+        return set(self.attributes.get("class", "").split())
+
+    def inside(self, tag: str, of_class: str = "") -> bool:
+        return any(e.tag == tag and (not of_class or of_class in e.classes) for e in self.around)
+
+
+@dataclass(eq=False, repr=False)
+class Page(HTMLParser):
+    """The elements of one page."""
+
+    path: Path
+    elements: list[Element] = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__()
+        self.open: list[Element] = []
+        self.source = self.path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        element = Element(tag, {key: value or "" for key, value in attrs}, list(self.open))
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        while any(e.tag == tag for e in self.open) and self.open.pop().tag != tag:
+            pass
+
+    def handle_data(self, data):
+        for element in self.open:
+            if element.tag == "figcaption":
+                element.text += data
+
+    def of(self, *tags: str) -> list[Element]:
+        return [e for e in self.elements if e.tag in tags]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [e.attributes["id"] for e in self.elements if "id" in e.attributes]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory) -> Path:
+    """The book, built as `make book` builds it, elsewhere."""
+    out = tmp_path_factory.mktemp("book")
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+               "build", str(ROOT), "--path-output", str(out), "-W", "-n", "--keep-going", "-q"]
+    build = subprocess.run(command, capture_output=True, text=True)
+    if build.returncode:
+        told = re.sub(r"\x1b\[[\d;]*m", "", build.stderr).splitlines()
+        pytest.fail("the book does not build:\n" + "\n".join(told[-30:]), pytrace=False)
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def built(html) -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted(html.rglob("*.html")) if "_static" not in path.parts}
+
+
+def told(problems: list[str]) -> None:
+    assert not problems, "\n".join(problems[:20])
+
+
+def test_every_page_is_built(html, pages, built):
+    assert {html / f"{page}.html" for page in pages} <= set(built)
+
+
+def test_nothing_is_loaded_from_the_network(html, built):
+    problems = []
+    for path, page in built.items():
+        for e in page.elements:
+            loads = e.attributes.get("src", "") + e.attributes.get("srcset", "") + e.attributes.get("data", "")
+            if e.tag == "link" and {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch"} & set(
+                    e.attributes.get("rel", "").split()):
+                loads += e.attributes.get("href", "")
+            if re.search(r"(https?:)?//", loads):
+                problems.append(f"{path.name}: {e.tag} {loads}")
+    for style in html.rglob("*.css"):
+        found = re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//[^)'\"]*", style.read_text(encoding="utf-8"))
+        if found:
+            problems.append(f"{style.name}: {found[0]}")
+    told(problems)
+
+
+def test_every_link_inside_the_book_leads_somewhere(html, built):
+    problems = []
+    for path, page in built.items():
+        for link in page.of("a"):
+            href = link.attributes.get("href", "")
+            where = urlsplit(href)
+            if where.scheme or where.netloc or href in ("", "#"):
+                continue
+            target = (path.parent / unquote(where.path)).resolve() if where.path else path
+            if not target.exists():
+                problems.append(f"{path.relative_to(html)}: {href}")
+            elif where.fragment and target in built and unquote(where.fragment) not in built[target].ids:
+                problems.append(f"{path.relative_to(html)}: {href} (no such place in the page)")
+    told(problems)
+
+
+def test_ids_are_unique(html, built):
+    told([f"{path.relative_to(html)}: {name}" for path, page in built.items()
+          for name in {i for i in page.ids if page.ids.count(i) > 1}])
+
+
+def test_every_picture_has_words(html, built):
+    problems = []
+    for path, page in built.items():
+        for image in page.of("img"):
+            where = f"{path.relative_to(html)}: {image.attributes.get('src')}"
+            if "alt" not in image.attributes:
+                problems.append(f"{where} has no alternative text")
+            elif image.inside("article"):
+                if len(image.attributes["alt"].split()) < 5:
+                    problems.append(f"{where}: {image.attributes['alt']!r} does not say what it shows")
+                if not image.inside("figure"):
+                    problems.append(f"{where} is in no figure")
+        for figure in page.of("figure"):
+            captions = [e.text for e in page.of("figcaption") if figure in e.around]
+            if not any(re.match(r"\s*Fig\. \d+(\.\d+)*\s+\w", caption) for caption in captions):
+                problems.append(f"{path.relative_to(html)}: {figure.attributes.get('id')} has no numbered caption")
+    told(problems)
+
+
+def test_pages_hold_no_path_of_the_machine_that_built_them(html, built):
+    places = [str(place) for place in (ROOT, html, Path.home()) if len(place.parts) > 2]
+    told([str(path.relative_to(html)) for path, page in built.items() if any(p in page.source for p in places)])
+
+
+def test_an_unpublished_book_points_to_no_repository(html, built):
+    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    if "YOUR_NAME" not in url:
+        pytest.skip("the book is published")
+    told([f"{path.relative_to(html)}: {e.attributes['href']}" for path, page in built.items() for e in page.of("a")
+          if re.search("YOUR_NAME|colab.research|mybinder", e.attributes.get("href", ""))])

@@ -1,0 +1,132 @@
+"""The ledger is made from the executed notebooks, and a build ends where evidence is missing or fails."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from chapters import ROOT, chapters, notebook
+from lstm_lib.claims import MIME, from_notebook, registry
+
+CONF = """
+import sys; sys.path.insert(0, "book/_ext")
+extensions = ["myst_nb", "sphinxcontrib.bibtex", "ledger"]
+nb_execution_mode = "off"
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+bibtex_bibfiles = ["references.bib"]
+exclude_patterns = ["notebooks"]
+suppress_warnings = ["myst", "bibtex", "toc"]
+"""
+
+
+class Text(HTMLParser):
+    """The text of a page, and where its links lead."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words, self.links = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for key, value in attrs if (tag, key) == ("a", "href")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture
+def book(tmp_path) -> Path:
+    """The chapters, and one page with the three directives."""
+    for folder in ("tools", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "book" / "_ext").mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "_ext" / "ledger.py", tmp_path / "book" / "_ext")
+    shutil.copy(ROOT / "book" / "references.bib", tmp_path)
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    (tmp_path / "lstm_lib").mkdir()
+    shutil.copy(ROOT / "lstm_lib" / "claims.toml", tmp_path / "lstm_lib")
+    (tmp_path / "conf.py").write_text(CONF)
+    (tmp_path / "index.md").write_text(
+        "# Ledger\n\n" + "".join(f"```{{{directive}}}\n```\n\n" for directive in (
+            "claims-count", "claims-ledger", "run-times", "bibliography")))
+    return tmp_path
+
+
+def build(book: Path) -> tuple[bool, str]:
+    """Whether Sphinx built it, and the page or what it said."""
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", ".", "out"], cwd=book,
+                          capture_output=True, text=True)
+    page = book / "out" / "index.html"
+    return done.returncode == 0, page.read_text() if done.returncode == 0 else done.stderr
+
+
+def edit(book: Path, chapter: str, change) -> None:
+    """Change the evidence of a chapter's first claim."""
+    path = notebook(chapter, book)
+    nb = json.loads(path.read_text())
+    first = next(out["data"][MIME] for cell in nb["cells"] for out in cell.get("outputs", [])
+                 if MIME in out.get("data", {}))
+    change(first)
+    path.write_text(json.dumps(nb))
+
+
+def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
+    built, page = build(book)
+    assert built, page
+    text = Text(page)
+    evidence = [one for name in chapters() for one in from_notebook(notebook(name))]
+    tested = {one.claim for one in evidence}
+    count = re.sub(r"\s+", " ", " ".join(text.words))
+    assert f"The book has {len(registry())} claims to test. {len(tested)} are tested" in count
+    assert f"{len(registry()) - len(tested) - 1} are not yet tested, 1 cannot be tested" in count
+    assert sum("not yet tested" in word for word in text.words) == len(registry()) - len(tested)   # with the count
+    for claim in registry().values():
+        assert claim.id in text.words
+    for one in evidence:
+        assert f"notebooks/{one.chapter}.html#{one.anchor}" in text.links
+        assert one.measured in text.words
+
+
+def test_a_recorded_run_stands_beside_the_page(book):
+    one = from_notebook(notebook(chapters()[0]))[0].to_json()
+    run = {"chapter": chapters()[0], "date": "2026-01-02", "parameters": {"device": "cuda", "scale": "full"},
+           "seconds": 12.3, "device": "Abacus 3000", "device_peak_bytes": 3 * 2**20, "host_peak_bytes": 1,
+           "threads": 1, "versions": {"torch": "9.9", "python": "3.99"}, "evidence": [one]}
+    path = book / "results" / "cuda-full" / f"{run['chapter']}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(run))
+    built, page = build(book)
+    assert built, page
+    words = Text(page).words
+    assert words.count("Abacus 3000, full scale, 2026-01-02") == 2     # in the ledger and in the run times
+    assert {"12", "3 MiB"} <= set(words)
+
+
+def break_bound(one):
+    one["values"] = [1e9]
+    one["bound"] = {"kind": "below", "low": "-inf", "high": 1}
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (break_bound, "must be below 1"),
+    (lambda one: one.update(claim="C77"), "'C77' is not in the registry"),
+    (lambda one: one.update(claim="B01"), "decided in"),
+])
+def test_bad_evidence_ends_the_build(book, change, said):
+    edit(book, chapters()[0], change)
+    built, output = build(book)
+    assert not built
+    assert said in output
+
+
+def test_missing_evidence_ends_the_build(book):
+    path = notebook(chapters()[0], book)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cells": []}))
+    built, output = build(book)
+    assert not built
+    assert f"{chapters()[0]} gives no evidence for" in output
