@@ -255,19 +255,26 @@ class Evidence:
         return (f"{self.chapter}, claim {self.claim}, {self.measure}: committed {old}, this run {new}; "
                 f"must be {self.required}{tolerance}.")
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+    def card(self, brief: bool = False) -> dict:
+        """A MIME bundle for the page.
+
+        Parameters
+        ----------
+        brief : bool
+            Leave verdict and statement out: for more evidence on a claim that has just been shown.
+        """
         claim = registry()[self.claim]
-        row = "".join(f'<tr><th scope="row">{name}</th><td>{escape(text)}</td></tr>' for name, text in (
+        told = "" if brief else (f' <span class="claim-verdict">{escape(claim.finding)}</span></p>'
+                                 f'<p class="claim-statement">{escape(claim.statement)}')
+        rows = "".join(f'<tr><th scope="row">{name}</th><td>{escape(text)}</td></tr>' for name, text in (
             ("measure", self.measure), ("measured", self.measured), ("must be", self.required)))
         return {
             MIME: self.to_json(),
             "text/html": f'<div class="claim claim-{style(claim.verdict)}" id="{self.anchor}">'
-                         f'<p class="claim-head"><span class="claim-id">{self.claim}</span> '
-                         f'<span class="claim-verdict">{escape(claim.finding)}</span></p>'
-                         f'<p class="claim-statement">{escape(claim.statement)}</p>'
-                         f'<table class="claim-evidence">{row}</table></div>',
-            "text/plain": f"{self.claim} {claim.finding}\n"
-                          f"{self.measure}: {self.measured}, must be {self.required}",
+                         f'<p class="claim-head"><span class="claim-id">{self.claim}</span>{told}</p>'
+                         f'<table class="claim-evidence">{rows}</table></div>',
+            "text/plain": f"{self.claim}" + ("" if brief else f" {claim.finding}") +
+                          f"\n{self.measure}: {self.measured}, must be {self.required}",
         }
 
 

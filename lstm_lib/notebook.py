@@ -85,6 +85,7 @@ class Run:
 
     def __init__(self, chapter: str, full: bool, device: torch.device, seed: int) -> None:
         self.chapter, self.full, self.device, self.seed = chapter, full, device, seed
+        self._last_claim = ""
 
     def seeds(self, count: int) -> list[int]:
         """The seeds of ``count`` repetitions, from the chapter's own seed upwards."""
@@ -119,7 +120,8 @@ class Run:
         several = isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
         values = tuple(map(float, values if several else [values]))
         evidence = claims.Evidence(name, self.chapter, measure, values, claims.Bound.of(**bound), unit, over, rtol)
-        show(evidence._repr_mimebundle_())
+        show(evidence.card(brief=name == self._last_claim))
+        self._last_claim = name
         evidence.check()
 
     def glue(self, name: str, value: float | int | str) -> None:

@@ -57,6 +57,14 @@ def test_claim_shows_its_evidence_before_it_fails(shown):
     assert "difference" in shown[0][0]["text/plain"]
 
 
+def test_the_verdict_is_not_repeated_from_card_to_card(shown):
+    run = notebook.start("gates/the_cell", device="cpu")
+    for name in ("A02", "A02", "A04", "A02"):
+        run.claim(name, "difference", 0, below=1)
+    verdicts = ["claim-verdict" in data["text/html"] for data, _ in shown]
+    assert verdicts == [True, False, True, True]
+
+
 def test_evidence_is_escaped_in_html(shown):
     notebook.start("gates/the_cell", device="cpu").claim("A02", "|a < b & c|", 0, below=1)
     assert "|a &lt; b &amp; c|" in shown[0][0]["text/html"]
