@@ -29,6 +29,7 @@ run: .venv/.ready       ## run chapters with papermill and record results (DEVIC
 	$(BIN)/python tools/run.py --device $(DEVICE) --scale $(SCALE) $(NB)
 
 look: .venv/.ready      ## look at every built page in a browser: errors, accessibility, screenshots
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-look.txt
 	$(BIN)/python tools/look.py
 
 repo: .venv/.ready      ## publish or move the book: make repo URL=https://github.com/you/lstm-book

@@ -1,6 +1,8 @@
 """The book's colours, judged by the formulas of WCAG 2.2 and of colour vision."""
 
+import re
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -65,3 +67,11 @@ def test_spread_draws_median_and_range():
     band = ax.collections[0].get_paths()[0].vertices
     assert {(0, 1), (0, 9), (1, 0), (1, 5)} <= {tuple(p) for p in band}
     plt.close(figure)
+
+
+@pytest.mark.parametrize("name", ["cell.svg", "logo.svg"])
+def test_drawings_made_by_hand_use_these_colours(name):
+    drawing = (Path(__file__).parent.parent / "book" / "_static" / name).read_text(encoding="utf-8")
+    used = set(re.findall(r"#[0-9a-fA-F]{6}\b", drawing))
+    assert used
+    assert used <= {*plots.COLOUR.values(), plots.INK}
