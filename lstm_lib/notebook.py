@@ -138,6 +138,28 @@ class Run:
         show({GLUE: repr(plain)},
              {"scrapbook": {"mime_prefix": GLUE.removesuffix("text/plain"), "name": name}})
 
+    def table(self, head: Iterable[object], *rows: Iterable[object]) -> None:
+        """Show computed rows as a table.
+
+        Parameters
+        ----------
+        head : iterable
+            Names of the columns.
+        *rows : iterable
+            One cell per column: a number, a shape, or text, which may hold HTML.
+        """
+        def line(tag: str, cells: Iterable[object]) -> str:
+            return "<tr>" + "".join(
+                f'<{tag} style="text-align: left; white-space: {"nowrap" if len(str(cell)) < 25 else "normal"}">'
+                f"{cell}</{tag}>" for cell in cells) + "</tr>"
+
+        head, rows = list(head), [list(row) for row in rows]
+        # On a phone a wide table scrolls in its box; the box takes the focus, so that the keyboard scrolls it too.
+        show({"text/html": '<div style="overflow-x: auto; margin: 0.5em 0" tabindex="0"><table class="table">'
+                           f"<thead>{line('th', head)}</thead>"
+                           f"<tbody>{''.join(line('td', row) for row in rows)}</tbody></table></div>",
+              "text/plain": "\n".join(" | ".join(map(str, row)) for row in [head, *rows])})
+
     def report(self) -> None:
         """Publish what the run needed: device, versions, peak memory. The runner adds this as a last cell."""
         cuda = self.device.type == "cuda"

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -77,6 +78,16 @@ def test_glue_publishes_what_myst_nb_reads(shown):
     found = {meta["scrapbook"]["name"]: ast.literal_eval(data["application/papermill.record/text/plain"])
              for data, meta in shown}
     assert found == {"the-error": 0.5, "count": 3, "name": "traffic"}
+
+
+def test_a_table_has_a_head_and_a_cell_per_value(shown):
+    notebook.start("gates/the_cell", device="cpu").table(("shape", "error"), [(2, 3), 0.5], ((4, 5), 0.25))
+    ((data, _),) = shown
+    page = ElementTree.fromstring(data["text/html"])
+    assert [cell.text for cell in page.iterfind("table/thead/tr/th")] == ["shape", "error"]
+    assert [[cell.text for cell in row] for row in page.iterfind("table/tbody/tr")] == [
+        ["(2, 3)", "0.5"], ["(4, 5)", "0.25"]]
+    assert data["text/plain"] == "shape | error\n(2, 3) | 0.5\n(4, 5) | 0.25"
 
 
 def test_report_tells_memory_and_versions(shown):
