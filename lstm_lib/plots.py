@@ -26,7 +26,8 @@ COLOUR = {
 def style() -> None:
     """Set matplotlib up for the book: transparent ground, mid-tone ink, no box around the axes."""
     mpl.rcParams.update({
-        "figure.figsize": (7.2, 3.2), "figure.facecolor": "none", "figure.constrained_layout.use": True,
+        "figure.figsize": (5.6, 2.8),       # inches; no wider, so that its text can be read on a phone
+        "figure.facecolor": "none", "figure.constrained_layout.use": True,
         "axes.facecolor": "none", "savefig.facecolor": "none", "savefig.bbox": "tight",
         "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "text.color": INK,
         "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.25, "grid.linewidth": 0.6,

@@ -94,6 +94,7 @@ def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
 
 def test_a_recorded_run_stands_beside_the_page(book):
     one = from_notebook(notebook(chapters()[0]))[0].to_json()
+    one["values"] = [value / 2 for value in one["values"]]
     run = {"chapter": chapters()[0], "date": "2026-01-02", "parameters": {"device": "cuda", "scale": "full"},
            "seconds": 12.3, "device": "Abacus 3000", "device_peak_bytes": 3 * 2**20, "host_peak_bytes": 1,
            "threads": 1, "versions": {"torch": "9.9", "python": "3.99"}, "evidence": [one]}
@@ -105,6 +106,18 @@ def test_a_recorded_run_stands_beside_the_page(book):
     words = Text(page).words
     assert words.count("Abacus 3000, full scale, 2026-01-02") == 2     # in the ledger and in the run times
     assert {"12", "3 MiB"} <= set(words)
+
+
+def test_a_recorded_run_with_the_same_figures_is_not_repeated(book):
+    shutil.copytree(ROOT / "results", book / "results")
+    for path in book.glob("results/*/*/*.json"):
+        run = json.loads(path.read_text())
+        run["evidence"] = [one.to_json() for one in from_notebook(notebook(run["chapter"]))]
+        path.write_text(json.dumps(run))
+    built, page = build(book)
+    assert built, page
+    evidence = sum(len(from_notebook(notebook(name))) for name in chapters())
+    assert page.count('<th scope="row">') == page.count("the page: CPU, quick scale") == evidence
 
 
 def break_bound(one):

@@ -96,7 +96,9 @@ class Ledger(Directive):
         book = page_evidence()
         claims.audit(book)
         rows = [(one, PUBLISHED_RUN) for found in book.values() for one in found]
-        rows += [(claims.Evidence.from_json(one), run_name(run)) for run in recorded() for one in run["evidence"]]
+        rows += [(one, run_name(run)) for run in recorded()
+                 for one in map(claims.Evidence.from_json, run["evidence"])
+                 if one not in book[run["chapter"]]]        # the same figures once more say nothing new
         lines = []
         for claim in claims.registry().values():
             mine = [row for row in rows if row[0].claim == claim.id]
@@ -114,17 +116,19 @@ class Ledger(Directive):
                  f'<span class="claim-verdict">{escape(words)}</span></p>', "",
                  f"{claim.statement}", "", f"Source: {source(claim)}", ""]
         if rows:
-            lines += ['<table class="claim-evidence"><thead><tr><th scope="col">measure</th>'
-                      '<th scope="col">run</th><th scope="col">measured</th><th scope="col">must be</th>'
-                      '</tr></thead><tbody>']
-            for (chapter, measure), same in groupby(
-                    sorted(rows, key=lambda row: (row[0].chapter, row[0].measure)),
-                    key=lambda row: (row[0].chapter, row[0].measure)):
-                for one, run in same:
-                    what = self.link(chapter, measure, one.anchor)
-                    lines += [f"<tr><td>{what}</td><td>{escape(run)}</td><td>{escape(one.measured)}</td>"
-                              f"<td>{escape(one.required)}</td></tr>"]
-            lines += ["</tbody></table>", ""]
+            def same(row):
+                one, _ = row
+                return one.chapter, one.measure, one.required
+
+            lines += ['<table class="claim-evidence">']
+            for (chapter, measure, required), runs in groupby(sorted(rows, key=same), key=same):
+                runs = list(runs)
+                what = self.link(chapter, measure, runs[0][0].anchor)
+                lines += ['<tbody><tr><th colspan="2" scope="rowgroup">',
+                          f"{what}, must be {escape(required)}</th></tr>",
+                          *(f'<tr><th scope="row">{escape(run)}</th><td>{escape(one.measured)}</td></tr>'
+                            for one, run in runs), "</tbody>"]
+            lines += ["</table>", ""]
         elif claim.chapters:
             lines += [f"To be tested in: {', '.join(claim.chapters)}.", ""]
         return [*lines, "::::", ""]
