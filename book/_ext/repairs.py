@@ -8,6 +8,7 @@ from pathlib import Path
 import pydata_sphinx_theme
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 ICON = re.compile(r'"?([a-z0-9-]+)"?:\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?')
 """One of Font Awesome's icons in its script: name, and in a list its size, other names, code point and path."""
@@ -54,6 +55,11 @@ def one_tip_file(app: Sphinx, pagename: str, templatename: str, context: dict, d
         path.unlink()
 
 
+def write_all(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Write every page in every build: sphinx-tippy finds a definition only in a page that was written with it."""
+    return sorted(env.found_docs)
+
+
 def roles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Take two ARIA roles off the bibliography: one is deprecated, the other needs children that are not there."""
     for role in (' role="doc-biblioentry"', ' role="list"'):
@@ -83,6 +89,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", no_thebe)
     app.connect("doctree-read", as_drawn)
     app.connect("doctree-read", unwrap_exercises, priority=400)
+    app.connect("env-updated", write_all)
     app.connect("html-page-context", one_tip_file, priority=400)
     app.connect("html-page-context", roles)
     app.connect("build-finished", fewer_icons)
