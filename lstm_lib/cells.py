@@ -8,11 +8,13 @@ Notation: σ is the logistic function, ⊙ the elementwise product, and ``x`` in
 weights have already seen it, W_ih x_t + b_ih, because that part is computed for all steps in one product.
 """
 
+import numbers
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import layer_norm, linear
 
 State = tuple[Tensor, ...]
 
@@ -100,7 +102,21 @@ class Cell:
         """
         return linear(x, w.weight_ih, w.bias_ih)
 
-    def step(self, x: Tensor, state: State, w: SimpleNamespace) -> tuple[State, State]:
+    def drop_input(self, x: Tensor, training: bool) -> Tensor:
+        """What a layer reads of its input (seq_len, batch, input_size): all of it, unless the unit drops some."""
+        return x
+
+    def masks(self, x: Tensor, hidden_size: int, training: bool, proj_size: int = 0) -> dict[str, Tensor]:
+        """What chance decides for one sweep over ``x`` (seq_len, batch, input_size): nothing, in most units.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Each (seq_len, batch, size); :meth:`step` gets one step of each by its name.
+        """
+        return {}
+
+    def step(self, x: Tensor, state: State, w: SimpleNamespace, **masks: Tensor) -> tuple[State, State]:
         """One step in time.
 
         Parameters
@@ -111,6 +127,8 @@ class Cell:
             The state before the step, in the order of ``states``, each (batch, size).
         w : types.SimpleNamespace
             From :meth:`weights`.
+        **masks : Tensor
+            This step's part of :meth:`masks`, each (batch, size).
 
         Returns
         -------
@@ -143,7 +161,7 @@ class LSTM(Cell):
     states = ("h", "c")
     parameters = (*Cell.parameters, "weight_hr")
 
-    def step(self, x: Tensor, state: State, w: SimpleNamespace) -> tuple[State, State]:
+    def step(self, x: Tensor, state: State, w: SimpleNamespace, **masks: Tensor) -> tuple[State, State]:
         """One step: see :meth:`Cell.step`."""
         h, c = state
         i, f, g, o = (x + linear(h, w.weight_hh, w.bias_hh)).chunk(4, -1)  # W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
@@ -168,7 +186,7 @@ class LSTM1997(LSTM):
 
     gates = ("i", "g", "o")
 
-    def step(self, x: Tensor, state: State, w: SimpleNamespace) -> tuple[State, State]:
+    def step(self, x: Tensor, state: State, w: SimpleNamespace, **masks: Tensor) -> tuple[State, State]:
         """One step: see :meth:`Cell.step`."""
         h, c = state
         i, _, g, o = (x + linear(h, w.weight_hh, w.bias_hh)).chunk(4, -1)  # W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
@@ -182,6 +200,176 @@ class LSTM1997(LSTM):
         return (h, c), (i, g, o)
 
 
+class LSTMVariant(LSTM):
+    """The LSTM's relatives in one general step: peepholes, tied or missing gates, layer norm, zoneout, dropout.
+
+    All options off, it is the LSTM. The stacked weights keep all four blocks in every variant, so that weights
+    pass between variants; a block (or peephole) whose gate is tied or gone is there and not read.
+
+    Parameters
+    ----------
+    peephole : bool
+        The gates see the cell: i and f see c_{t-1}, o sees c_t. Gers & Schmidhuber 2000.
+    coupled : bool
+        i = 1 − f: what is written takes the place of what is forgotten. Greff et al. 2017 (CIFG).
+    layer_norm : bool
+        Layer norm of W_ih x, of W_hh h (each over all four blocks at once) and of the c that is shown. Ba, Kiros &
+        Hinton 2016, equations 20 to 22.
+    zoneout : tuple of float
+        (p_h, p_c): each unit of h and of c keeps its last value with this probability in training, and is the mean
+        of both values in evaluation. Krueger et al. 2017.
+    variational_dropout : float
+        Probability of dropout on the layer's input and on h as the gates see it, with one mask for all steps of a
+        sequence, in training. Gal & Ghahramani 2016.
+    without : set of str
+        Gates held at 1, ``"input"``, ``"forget"`` and ``"output"``, and tanh left out, around g
+        (``"input_activation"``) and around c (``"output_activation"``). Greff et al. 2017. A gate that is gone is
+        not among ``gates``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has the wrong type or range, or two of them contradict each other.
+
+    Examples
+    --------
+    >>> LSTMVariant(peephole=True).vectors(64)
+    {'weight_ci': 64, 'weight_cf': 64, 'weight_co': 64}
+    >>> LSTMVariant(without={"forget"}).gates
+    ('i', 'g', 'o')
+    """
+
+    def __init__(
+        self,
+        *,
+        peephole: bool = False,
+        coupled: bool = False,
+        layer_norm: bool = False,
+        zoneout: tuple[float, float] = (0.0, 0.0),
+        variational_dropout: float = 0.0,
+        without: Iterable[str] = (),
+    ) -> None:
+        for name, value in (("peephole", peephole), ("coupled", coupled), ("layer_norm", layer_norm)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+        if not isinstance(zoneout, tuple | list) or len(zoneout) != 2:
+            raise TypeError(f"zoneout must be two probabilities (p_h, p_c), got {zoneout!r}")
+        named = [("zoneout", p) for p in zoneout] + [("variational_dropout", variational_dropout)]
+        for name, p in named:
+            if not isinstance(p, numbers.Real) or isinstance(p, bool):
+                raise TypeError(f"{name} must be a number from 0 to below 1, got {p!r} ({type(p).__name__})")
+            if not 0 <= p < 1:
+                raise ValueError(f"{name} must be a number from 0 to below 1, got {p!r}")
+        if isinstance(without, str) or not isinstance(without, Iterable):
+            raise TypeError(f"without must be a set of names, as {{'forget'}}; got {without!r}")
+        without = frozenset(without)
+        gone = {gate for gate in ("input", "forget", "output") if gate in without}
+        known = {"input", "forget", "output", "input_activation", "output_activation"}
+        if without - known:
+            raise ValueError(f"without must be among {sorted(known)}, got {sorted(map(str, without - known))}")
+        if coupled and gone & {"input", "forget"}:
+            raise ValueError(
+                f"coupled sets i = 1 − f, so it needs both gates; without takes away {sorted(gone - {'output'})}"
+            )
+        if peephole and len(gone) == 3:
+            raise ValueError("peephole lets the gates see the cell, and without leaves no gate that could")
+        self.peephole, self.coupled, self.layer_norm = peephole, coupled, layer_norm
+        self.zoneout, self.variational_dropout, self.without = tuple(zoneout), variational_dropout, without
+        self.gates = tuple(gate for gate in "ifgo" if not any(name[0] == gate for name in gone))
+        self.parameters = (*LSTM.parameters, *self.vectors(1))
+
+    def options(self) -> dict[str, object]:
+        """The options that are on, by name; none of them for a plain LSTM."""
+        names = ("peephole", "coupled", "layer_norm", "zoneout", "variational_dropout", "without")
+        given = {name: getattr(self, name) for name in names}
+        given["without"] = set(self.without)
+        return {name: value for name, value in given.items() if value and value != (0, 0)}
+
+    def vectors(self, hidden_size: int) -> dict[str, int]:
+        """The parameters that a plain LSTM does not have: their names and lengths."""
+        names = {}
+        if self.peephole:
+            names |= dict.fromkeys(("weight_ci", "weight_cf", "weight_co"), hidden_size)
+        if self.layer_norm:
+            names |= dict.fromkeys(("weight_ln_ih", "weight_ln_hh"), 4 * hidden_size)
+            names |= dict.fromkeys(("weight_ln_c", "bias_ln_c"), hidden_size)
+        return names
+
+    def weights(self, layer: nn.Module, k: int = 0, reverse: bool = False) -> SimpleNamespace:
+        """Parameters of one layer and direction: see :meth:`Cell.weights`; a missing vector is an error."""
+        w = super().weights(layer, k, reverse)
+        missing = [name for name in self.vectors(1) if getattr(w, name) is None]
+        if missing:
+            raise ValueError(f"layer has no {', '.join(missing)}, which this variant reads")
+        return w
+
+    def project(self, x: Tensor, w: SimpleNamespace) -> Tensor:
+        """See :meth:`Cell.project`; with layer norm, LN(W_ih x_t) and then its gain and bias."""
+        if not self.layer_norm:
+            return super().project(x, w)
+        return layer_norm(linear(x, w.weight_ih), w.weight_ln_ih.shape, w.weight_ln_ih, w.bias_ih)
+
+    def drop_input(self, x: Tensor, training: bool) -> Tensor:
+        """See :meth:`Cell.drop_input`; with variational dropout, the same features at every step of a sequence."""
+        p = self.variational_dropout
+        return x * _draw(1 - p, x.shape[1:], x) / (1 - p) if p and training else x
+
+    def masks(self, x: Tensor, hidden_size: int, training: bool, proj_size: int = 0) -> dict[str, Tensor]:
+        """What chance decides for one sweep: see :meth:`Cell.masks`.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``zone_h`` and ``zone_c``, where a unit keeps its value: 1 or 0 in training, the probability in
+            evaluation; ``drop_h``, the factor on h: 0 or 1/(1 − p), the same at all steps, in training only. What
+            is off is not there.
+        """
+        masks = {}
+        shape_h, shape_c = (*x.shape[:2], proj_size or hidden_size), (*x.shape[:2], hidden_size)
+        for name, p, shape in zip(("zone_h", "zone_c"), self.zoneout, (shape_h, shape_c), strict=True):
+            if p:
+                masks[name] = _draw(p, shape, x) if training else x.new_full((), p).expand(shape)
+        if self.variational_dropout and training:
+            keep = 1 - self.variational_dropout
+            masks["drop_h"] = (_draw(keep, shape_h[1:], x) / keep).expand(shape_h)
+        return masks
+
+    def step(self, x: Tensor, state: State, w: SimpleNamespace, **masks: Tensor) -> tuple[State, State]:
+        """One step: see :meth:`Cell.step`."""
+        last_h, last_c = state
+        h = last_h * masks["drop_h"] if "drop_h" in masks else last_h
+        if self.layer_norm:
+            a = x + layer_norm(linear(h, w.weight_hh), w.weight_ln_hh.shape, w.weight_ln_hh, w.bias_hh)
+        else:
+            a = x + linear(h, w.weight_hh, w.bias_hh)
+        i, f, g, o = a.chunk(4, -1)
+        if self.peephole:
+            i = i + w.weight_ci * last_c  # i_t = σ(… + w_ci ⊙ c_{t-1})
+            f = f + w.weight_cf * last_c  # f_t = σ(… + w_cf ⊙ c_{t-1})
+        f = torch.ones_like(f) if "forget" in self.without else torch.sigmoid(f)
+        i = torch.ones_like(i) if "input" in self.without else 1 - f if self.coupled else torch.sigmoid(i)
+        g = g if "input_activation" in self.without else torch.tanh(g)
+        c = f * last_c + i * g  #           c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+        if self.peephole:
+            o = o + w.weight_co * c  #      o_t = σ(… + w_co ⊙ c_t)
+        o = torch.ones_like(o) if "output" in self.without else torch.sigmoid(o)
+        s = layer_norm(c, w.weight_ln_c.shape, w.weight_ln_c, w.bias_ln_c) if self.layer_norm else c
+        h = o * (s if "output_activation" in self.without else torch.tanh(s))  # h_t = o_t ⊙ tanh(LN(c_t))
+        if w.weight_hr is not None:
+            h = linear(h, w.weight_hr)
+        if "zone_c" in masks:  # after h has seen c: the paper's h_t is made from the new c, kept or not
+            c = masks["zone_c"] * last_c + (1 - masks["zone_c"]) * c
+        if "zone_h" in masks:
+            h = masks["zone_h"] * last_h + (1 - masks["zone_h"]) * h
+        gates = {"i": i, "f": f, "g": g, "o": o}
+        return (h, c), tuple(gates[name] for name in self.gates)
+
+
+def _draw(p: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Ones with probability ``p``, zeros else. Not ``bernoulli_``: in place, it has no rule under ``vmap``."""
+    return (torch.rand(shape, device=like.device) < p).to(like.dtype)
+
+
 class GRU(Cell):
     """The GRU of ``torch.nn.GRU``: Cho et al. 2014, with the reset gate after the product with W_hn.
 
@@ -191,7 +379,7 @@ class GRU(Cell):
     blocks = ("r", "z", "n")
     gates = ("r", "z", "n")
 
-    def step(self, x: Tensor, state: State, w: SimpleNamespace) -> tuple[State, State]:
+    def step(self, x: Tensor, state: State, w: SimpleNamespace, **masks: Tensor) -> tuple[State, State]:
         """One step: see :meth:`Cell.step`."""
         (h,) = state
         xr, xz, xn = x.chunk(3, -1)  # W_ih x_t + b_ih
@@ -220,7 +408,7 @@ class RNN(Cell):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
         self.activation = torch.tanh if nonlinearity == "tanh" else torch.relu
 
-    def step(self, x: Tensor, state: State, w: SimpleNamespace) -> tuple[State, State]:
+    def step(self, x: Tensor, state: State, w: SimpleNamespace, **masks: Tensor) -> tuple[State, State]:
         """One step: see :meth:`Cell.step`."""
         (h,) = state
         a = x + linear(h, w.weight_hh, w.bias_hh)  # W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
@@ -237,7 +425,7 @@ def of(layer: nn.RNNBase) -> Cell:
     Parameters
     ----------
     layer : torch.nn.LSTM, torch.nn.GRU or torch.nn.RNN
-        PyTorch's own or the library's.
+        PyTorch's own or the library's; for a variant of the LSTM, its :class:`LSTMVariant`.
 
     Raises
     ------
@@ -251,4 +439,4 @@ def of(layer: nn.RNNBase) -> Cell:
     """
     if not isinstance(layer, nn.RNNBase):
         raise TypeError(f"layer must be an LSTM, GRU or RNN, torch.nn's or lstm_lib's; got {type(layer).__name__}")
-    return _OF_MODE[layer.mode]
+    return getattr(layer, "variant", None) or _OF_MODE[layer.mode]

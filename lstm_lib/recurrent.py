@@ -1,11 +1,12 @@
 """Any cell over time: layers, directions, dropout, packed sequences; and the layers ``LSTM``, ``GRU`` and ``RNN``.
 
 :func:`run` is the readable way, a loop over time that shows every gate at every step. The three layers are
-PyTorch's own, kernel included, with errors that say what is wrong.
+PyTorch's own, kernel included, with errors that say what is wrong; the variants of ``LSTM`` run in ``fused.py``.
 """
 
 import copy
 import numbers
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from lstm_lib import cells
+from lstm_lib import cells, fused
 from lstm_lib.cells import Cell, State
 
 Sequence = Tensor | PackedSequence
@@ -22,7 +23,14 @@ Hidden = Tensor | tuple[Tensor, ...]
 
 
 def run(
-    cell: Cell, layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None, *, training: bool | None = None
+    cell: Cell,
+    layer: nn.RNNBase,
+    x: Sequence,
+    hx: Hidden | None = None,
+    *,
+    training: bool | None = None,
+    _fused: bool = False,
+    _keep_gates: bool = True,
 ) -> tuple[Sequence, Hidden, dict[str, Tensor]]:
     """Take a cell over time with a layer's weights, and keep every gate on the way.
 
@@ -35,14 +43,14 @@ def run(
         The equations; ``cells.of(layer)`` for the layer's own.
     layer : torch.nn.RNNBase
         Gives the weights and the options: ``num_layers``, ``bidirectional``, ``batch_first``, ``dropout``,
-        ``proj_size``. It is not changed.
+        ``proj_size``, and of the library's LSTM ``weight_drop`` and ``residual``. It is not changed.
     x : Tensor or PackedSequence
         (seq_len, batch, input_size), or (batch, seq_len, input_size) with ``batch_first``; unbatched
         (seq_len, input_size); or packed.
     hx : Tensor or tuple of Tensor, optional
         The initial state as PyTorch takes it, zeros if not given.
     training : bool, optional
-        Whether dropout acts between the layers; as ``layer.training`` says if not given.
+        Whether dropout and zoneout draw, as in training; as ``layer.training`` says if not given.
 
     Returns
     -------
@@ -71,10 +79,13 @@ def run(
     if rows != width:
         raise ValueError(f"cell {type(cell).__name__} needs weights of {width} rows, the layer's have {rows}")
     check(cell, layer, x, hx)
+    training = layer.training if training is None else training
+    sweep = fused.sweep if _fused and not layer.proj_size else _sweep
     lengths = None
     if isinstance(x, PackedSequence):
         seq, lengths = pad_packed_sequence(x)  # in the order of the given batch, as hx is
         lengths = lengths.to(seq.device)
+        ended = torch.arange(len(seq), device=seq.device)[:, None, None] >= lengths[:, None]
     elif x.dim() == 2:
         seq = x.unsqueeze(1)
     else:
@@ -86,20 +97,35 @@ def run(
     else:
         state = [s if s.dim() == 3 else s.unsqueeze(1) for s in ((hx,) if isinstance(hx, Tensor) else hx)]
 
-    sweeps = []
+    sweeps, last = [], []
     for k in range(layer.num_layers):
+        below = seq
         if k > 0:
-            seq = dropout(seq, layer.dropout, layer.training if training is None else training)
+            seq = dropout(seq, layer.dropout, training)
+        seq = cell.drop_input(seq, training)
         for d in range(directions):
+            w = cell.weights(layer, k, d == 1)
+            w.weight_hh = dropout(w.weight_hh, getattr(layer, "weight_drop", 0.0), training)
             start = tuple(s[k * directions + d] for s in state)
-            sweeps.append(_sweep(cell, cell.weights(layer, k, d == 1), seq, start, lengths, reverse=d == 1))
-        seq = torch.cat([steps["h"] for _, steps in sweeps[-directions:]], -1)
+            masks = cell.masks(seq, layer.hidden_size, training, layer.proj_size)
+            # A sequence that has ended runs on over its padding, which is cheaper than to stop it; nobody looks.
+            steps = sweep(cell, w, reverse_time(seq, lengths) if d else seq, start, masks, _keep_gates)
+            if lengths is None:
+                last.append([steps[name][-1] for name in cell.states])
+            else:
+                last.append([steps[name][lengths - 1, torch.arange(len(lengths))] for name in cell.states])
+                steps = {name: value.masked_fill(ended, 0) for name, value in steps.items()}
+            sweeps.append({name: reverse_time(value, lengths) for name, value in steps.items()} if d else steps)
+        seq = torch.cat([steps["h"] for steps in sweeps[-directions:]], -1) if directions > 1 else steps["h"]
+        if getattr(layer, "residual", False) and seq.shape == below.shape:
+            seq = seq + below
 
     steps = {
-        name: torch.stack([steps[name] for _, steps in sweeps]).unflatten(0, (layer.num_layers, directions))
+        name: _stack([steps[name] for steps in sweeps]).unflatten(0, (layer.num_layers, directions))
         for name in cell.gates + cell.states
+        if name in steps
     }
-    last = tuple(torch.stack(s) for s in zip(*[end for end, _ in sweeps], strict=True))
+    last = tuple(torch.stack(s) for s in zip(*last, strict=True))
     if isinstance(x, PackedSequence):
         if x.sorted_indices is not None:
             seq, lengths = seq[:, x.sorted_indices], lengths[x.sorted_indices]
@@ -113,26 +139,27 @@ def run(
 
 
 def _sweep(
-    cell: Cell, w: SimpleNamespace, x: Tensor, state: State, lengths: Tensor | None, reverse: bool
-) -> tuple[State, dict[str, Tensor]]:
-    """One layer in one direction: its last state, and each gate and state (seq_len, batch, size) by name."""
-    if reverse:
-        x = reverse_time(x, lengths)
-    ended = None if lengths is None else torch.arange(len(x), device=x.device)[:, None, None] >= lengths[:, None]
+    cell: Cell, w: SimpleNamespace, x: Tensor, state: State, masks: dict[str, Tensor], keep_gates: bool
+) -> dict[str, Tensor]:
+    """One layer in one direction: each gate and state (seq_len, batch, size) by name. The readable way."""
     history = []
     for t, x_t in enumerate(cell.project(x, w)):
-        new, gates = cell.step(x_t, state, w)
-        if ended is not None:  # a sequence that has ended keeps its last state
-            new = tuple(torch.where(ended[t], a, b) for a, b in zip(state, new, strict=True))
-        state = new
-        history.append(gates + state)
-    steps = {}
-    for name, values in zip(cell.gates + cell.states, zip(*history, strict=True), strict=True):
-        value = torch.stack(values)
-        if ended is not None:
-            value = value.masked_fill(ended, 0)
-        steps[name] = reverse_time(value, lengths) if reverse else value
-    return state, steps
+        state, gates = cell.step(x_t, state, w, **{name: mask[t] for name, mask in masks.items()})
+        history.append(gates + state if keep_gates else state)
+    names = cell.gates + cell.states if keep_gates else cell.states
+    return {name: torch.stack(values) for name, values in zip(names, zip(*history, strict=True), strict=True)}
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors) if len(tensors) > 1 else tensors[0].unsqueeze(0)  # one needs no copy
+
+
+def _under_vmap() -> bool:
+    """Whether a ``torch.func.vmap`` is at work around this call, at any depth of ``torch.func``'s transforms."""
+    if torch.compiler.is_compiling():  # which cannot look into the stack
+        return False
+    stack = torch._C._functorch.get_interpreter_stack()
+    return stack is not None and any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack)
 
 
 def reverse_time(x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -245,7 +272,7 @@ def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{name} must be at least {least}, {came}")
             if name == "proj_size" and value >= options["hidden_size"]:
                 raise ValueError(f"proj_size must be smaller than hidden_size = {options['hidden_size']}, {came}")
-        elif name in ("bias", "batch_first", "bidirectional"):
+        elif name in ("bias", "batch_first", "bidirectional", "residual"):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, {came}")
         elif name == "dropout":
@@ -253,6 +280,11 @@ def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
                 raise TypeError(f"dropout must be a number from 0 to 1, {came}")
             if not 0 <= value <= 1:
                 raise ValueError(f"dropout must be a number from 0 to 1, {came}")
+        elif name == "weight_drop":
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                raise TypeError(f"weight_drop must be a number from 0 to below 1, {came}")
+            if not 0 <= value < 1:
+                raise ValueError(f"weight_drop must be a number from 0 to below 1, {came}")
         elif name == "nonlinearity" and value not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', {came}")
         elif name == "dtype" and value is not None:
@@ -264,7 +296,10 @@ def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Checked:
-    """Beside one of PyTorch's layers: looks at the arguments, then hands over to the kernel."""
+    """Beside one of PyTorch's layers: looks at the arguments, then hands over to the kernel or to ``fused.py``."""
+
+    variant = None  # the equations, where they are not PyTorch's
+    residual, weight_drop = False, 0.0
 
     def forward(self, input: Sequence, hx: Hidden | None = None) -> tuple[Sequence, Hidden]:
         """The layer over a sequence: see PyTorch's layer of the same name.
@@ -274,10 +309,16 @@ class _Checked:
         TypeError, ValueError
             If ``input`` or ``hx`` does not fit the layer.
         """
-        check(cells.of(self), self, input, hx)
-        return super().forward(input, hx)
+        cell = cells.of(self)
+        if self.variant is None and not self.residual and not self.weight_drop and not _under_vmap():
+            check(cell, self, input, hx)
+            return super().forward(input, hx)
+        exporting = torch.compiler.is_exporting()  # which wants operations, not a Function
+        return run(cell, self, input, hx, _fused=not exporting, _keep_gates=False)[:2]
 
     def __prepare_scriptable__(self) -> nn.RNNBase:
+        if self.variant is not None or self.residual or self.weight_drop:
+            raise TypeError(f"TorchScript knows plain layers only, not {self}; torch.export takes this one")
         # TorchScript cannot compile super().forward: it takes this instead, PyTorch's layer on our parameters.
         plain = copy.copy(self)
         plain.__class__ = next(base for base in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(self, base))
@@ -286,6 +327,11 @@ class _Checked:
 
 class LSTM(_Checked, nn.LSTM):
     """``torch.nn.LSTM`` with errors that say what is wrong: same arguments, results, ``state_dict`` and speed.
+
+    The options after ``dtype``, by keyword only, turn on a variant: the equations are those of
+    :class:`lstm_lib.cells.LSTMVariant`, computed by :mod:`lstm_lib.fused`. They combine; what has no meaning
+    together is refused. The stacked weights stay as they are, so a plain LSTM's ``state_dict`` loads
+    (``strict=False`` where the variant has parameters of its own, which start neutral or as PyTorch's do).
 
     Parameters
     ----------
@@ -308,12 +354,34 @@ class LSTM(_Checked, nn.LSTM):
         Width that h is projected to, 0 for none.
     device, dtype : optional
         Of the parameters.
+    peephole : bool
+        The gates see the cell, by ``weight_ci_l{k}``, ``weight_cf_l{k}`` and ``weight_co_l{k}`` (and
+        ``…_reverse``), each (hidden_size,). Gers & Schmidhuber 2000.
+    coupled : bool
+        i = 1 − f. Greff et al. 2017.
+    layer_norm : bool
+        Layer norm on the sums in the gates and on c, by ``weight_ln_ih_l{k}``, ``weight_ln_hh_l{k}``
+        (4 × hidden_size,), ``weight_ln_c_l{k}`` and ``bias_ln_c_l{k}`` (hidden_size,); gains start at 1, the bias
+        at 0. Ba, Kiros & Hinton 2016.
+    zoneout : tuple of float
+        (p_h, p_c), the probabilities that a unit of h and of c keeps its last value. Krueger et al. 2017.
+    variational_dropout : float
+        Probability of dropout on each layer's input and on h in its gates, with one mask per sequence. Gal &
+        Ghahramani 2016.
+    weight_drop : float
+        Probability of dropout on the entries of ``weight_hh``, drawn once per call. Merity, Keskar & Socher 2018.
+    without : set of str
+        What to leave out, of ``"input"``, ``"forget"``, ``"output"``, ``"input_activation"`` and
+        ``"output_activation"``. Greff et al. 2017.
+    residual : bool
+        Adds each layer's input, as it is before dropout, to its output where both have the same width (directions
+        included); elsewhere nothing is added. The states, h_n among them, stay those of the units. He et al. 2016.
 
     Raises
     ------
     TypeError, ValueError
-        From the constructor if an option has the wrong type or range; from a call if ``input`` or ``hx`` does not
-        fit the layer. The message names the argument, what came and what is needed.
+        From the constructor if an option has the wrong type or range, or two contradict each other; from a call if
+        ``input`` or ``hx`` does not fit the layer. The message names the argument, what came and what is needed.
 
     Examples
     --------
@@ -338,8 +406,52 @@ class LSTM(_Checked, nn.LSTM):
         proj_size: int = 0,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        peephole: bool = False,
+        coupled: bool = False,
+        layer_norm: bool = False,
+        zoneout: tuple[float, float] = (0.0, 0.0),
+        variational_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        without: Iterable[str] = (),
+        residual: bool = False,
     ) -> None:
-        super().__init__(**_checked(locals()))
+        options = _checked(locals())
+        weight_drop, residual = options.pop("weight_drop"), options.pop("residual")
+        names = ("peephole", "coupled", "layer_norm", "zoneout", "variational_dropout", "without")
+        variant = cells.LSTMVariant(**{name: options.pop(name) for name in names})
+        super().__init__(**options)
+        self.weight_drop, self.residual = weight_drop, residual
+        if not variant.options():
+            return
+        self.variant = variant
+        for k in range(num_layers):
+            for suffix in (f"_l{k}", f"_l{k}_reverse") if bidirectional else (f"_l{k}",):
+                for name, size in variant.vectors(hidden_size).items():
+                    vector = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+                    self.register_parameter(name + suffix, vector)
+                    self._start(name, vector)
+
+    def _start(self, name: str, vector: Tensor) -> None:
+        if name.startswith("weight_ln"):
+            nn.init.ones_(vector)
+        elif name.startswith("bias_ln"):
+            nn.init.zeros_(vector)
+        else:
+            nn.init.uniform_(vector, -(self.hidden_size**-0.5), self.hidden_size**-0.5)
+
+    def reset_parameters(self) -> None:
+        """Start anew: all uniform within ±1/√hidden_size, as PyTorch does; layer norm neutral."""
+        super().reset_parameters()
+        for name, value in self.named_parameters():
+            if "_ln_" in name:
+                self._start(name, value)
+
+    def extra_repr(self) -> str:
+        """PyTorch's, and the options of the variant."""
+        options = self.variant.options() if self.variant is not None else {}
+        options |= {name: getattr(self, name) for name in ("weight_drop", "residual") if getattr(self, name)}
+        return ", ".join([super().extra_repr(), *(f"{name}={value!r}" for name, value in options.items())])
 
 
 class GRU(_Checked, nn.GRU):

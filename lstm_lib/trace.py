@@ -33,10 +33,10 @@ class Trace(SimpleNamespace):
 def trace(layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None) -> Trace:
     """Run a layer and keep every gate and state of every step.
 
-    The layer's equations are computed step by step from its weights (:func:`lstm_lib.recurrent.run`), so PyTorch's
-    layers can be traced as they are, and nothing about them changes: no hook is set, mode, gradients and random
-    numbers stay. Dropout between layers is off, whatever the layer's mode: a trace shows what the layer computes
-    in evaluation. For gates with gradients, call ``run`` itself.
+    The layer's equations are computed from its weights (:mod:`lstm_lib.fused`), so PyTorch's layers can be traced
+    as they are, and nothing about them changes: no hook is set, mode, gradients and random numbers stay. Dropout
+    between layers is off, whatever the layer's mode: a trace shows what the layer computes in evaluation. For
+    gates with gradients, call ``run`` itself.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def trace(layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None) -> Trace:
     >>> t.f.shape, torch.allclose(t.h[-1, 0], layer(x)[0], atol=1e-6)
     (torch.Size([1, 1, 7, 2, 5]), True)
     """
-    _, _, steps = run(cells.of(layer), layer, x, hx, training=False)
+    _, _, steps = run(cells.of(layer), layer, x, hx, training=False, _fused=True)
     seq_len, batch = steps["h"].shape[2:4]
     lengths = pad_packed_sequence(x)[1] if isinstance(x, PackedSequence) else torch.full((batch,), seq_len)
     return Trace(**steps, lengths=lengths)

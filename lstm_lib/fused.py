@@ -1,0 +1,588 @@
+"""Fast forward and hand-written backward: one engine over time, one pointwise part per unit.
+
+Autograd over a loop keeps a node and a tensor for each operation of each step. Here the whole sweep of one layer
+in one direction is a single node, ``_Sweep``. The engine does everything that is a matrix product; a
+*kernel* does the rest, elementwise:
+
+* forward, a block of steps at a time: project the inputs of the block in one product; then, step by step, add
+  W_hh h_{t-1} and let the kernel turn pre-activations into gates, in place.
+* backward: the gradient of each pre-activation is dh_t or dc_t times a factor that only the forward pass knows.
+  The kernel forms these factors for a whole block at once; what is left for a step is a few products with them.
+  The weights' gradients are one product per block.
+
+A block of about a megabyte stays in the cache. Rows of the weights are rearranged on the way in, and autograd
+takes the gradients back: the LSTM's are o, i, f, g, so that one sigmoid covers three blocks and the three that
+share dc lie together; the GRU's are r, z, W_hn h + b_hn, W_in x + b_in, with zeros where one product has nothing
+to add.
+
+Time is dimension −3 throughout. A dimension in front of it counts replicas (:func:`torch.func.vmap`): their
+products are one batched product.
+"""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lstm_lib import cells
+from lstm_lib.cells import Cell, State
+
+BLOCK = 1 << 20
+"""Bytes of gates that are worked on at a time: what stays in a core's cache."""
+
+EPS = 1e-5
+
+
+def sweep(
+    cell: Cell,
+    w: SimpleNamespace,
+    x: Tensor,
+    state: State,
+    masks: dict[str, Tensor] | None = None,
+    keep_gates: bool = False,
+) -> dict[str, Tensor]:
+    """One layer in one direction over time.
+
+    Parameters
+    ----------
+    cell : Cell
+        An LSTM, an LSTMVariant, a GRU or an RNN.
+    w : types.SimpleNamespace
+        From ``cell.weights``.
+    x : Tensor
+        Input of the layer, (seq_len, batch, input_size).
+    state : tuple of Tensor
+        The state before the first step, in the order of ``cell.states``, each (batch, hidden_size).
+    masks : dict of str to Tensor, optional
+        From ``cell.masks``, each (seq_len, batch, hidden_size).
+    keep_gates : bool
+        Return the gates as well. They carry no gradient.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Each state, and each gate if they are kept, by name, (seq_len, batch, hidden_size).
+
+    Raises
+    ------
+    TypeError
+        If the cell has no kernel here, or its h is projected (``recurrent.run`` takes both).
+
+    Examples
+    --------
+    >>> layer, x = torch.nn.LSTM(3, 5), torch.randn(7, 2, 3)
+    >>> cell, zeros = cells.LSTM(), torch.zeros(2, 5)
+    >>> steps = sweep(cell, cell.weights(layer), x, (zeros, zeros))
+    >>> torch.allclose(steps["h"], layer(x)[0], atol=1e-6)
+    True
+    """
+    if getattr(w, "weight_hr", None) is not None:
+        raise TypeError("the layer projects its hidden state (proj_size): the fused sweep does not")
+    kernel = _kernel(cell, tuple(masks or ()))
+    x, u, v, b, *extras = kernel.arrange(cell, w, x)
+    apply = _uncompiled if "torch._dynamo" in sys.modules else _Sweep.apply
+    tensors = [x, u, v, b, *extras, *(masks or {}).values(), *state]
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        tensors = [t if t is None else t.to(dtype) for t in tensors]
+        with torch.autocast(device, enabled=False):
+            *states, gates = apply(kernel, keep_gates or torch.is_grad_enabled(), *tensors)
+    else:
+        *states, gates = apply(kernel, keep_gates or torch.is_grad_enabled(), *tensors)
+    steps = dict(zip(cell.states, states, strict=True))
+    if keep_gates:
+        blocks = dict(zip(kernel.blocks, gates.chunk(len(kernel.blocks), -1), strict=True))
+        steps |= {name: blocks[name] for name in cell.gates}
+    return steps
+
+
+class _Sweep(torch.autograd.Function):
+    """The engine. Arguments: kernel, keep, x, U, V, b, then the kernel's extras, masks and states by name."""
+
+    @staticmethod
+    def forward(kernel: "_Kernel", keep: bool, x: Tensor, u: Tensor | None, v: Tensor, b: Tensor | None,
+                *rest: Tensor) -> tuple[Tensor, ...]:
+        work = kernel.by_name(rest)
+        *_, seq_len, batch, _ = x.shape
+        hidden, rows = v.shape[-1], v.shape[-2]
+        lead = (*x.shape[:-3], seq_len, batch)
+        width = len(kernel.blocks) * hidden
+        n = _block_length(x, batch * width)
+        gates = x.new_empty((*lead[:-2], seq_len if keep else min(n, seq_len), batch, width))
+        states = [x.new_empty((*lead, hidden)) for _ in kernel.states]
+        before = [work[name + "_0"] for name in kernel.states]
+        work["y"] = torch.empty_like(before[0])
+        steps = list(zip(*(s.unbind(-3) for s in states), strict=True))
+        vt = v.transpose(-1, -2).contiguous()
+        multiply = Tensor.addmm_ if v.dim() == 2 else Tensor.baddbmm_
+        for start in range(0, seq_len, n):
+            stop = min(start + n, seq_len)
+            block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
+            _project(x[..., start:stop, :, :], u, b, block)
+            views = kernel.forward_views(block, work, start, stop)
+            sums = block[..., :rows].unbind(-3)
+            for pre, now, *parts in zip(sums, steps[start:stop], *views, strict=True):
+                kernel.step(multiply, pre, vt, parts, before, now, work)
+                before = now
+        return (*states, gates)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.kernel, keep, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[-1])
+        if keep:
+            ctx.save_for_backward(*tensors, *output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple:
+        kernel, needs = ctx.kernel, ctx.needs_input_grad[2:]
+        tensors = ctx.saved_tensors
+        count = len(kernel.states) + 1
+        *states, gates = tensors[-count:]
+        x, u, v, _, *rest = tensors[:-count]
+        work = kernel.by_name(rest) | {"v": v}
+        seq_len, batch = x.shape[-3:-1]
+        rows = v.shape[-2]
+        n = _block_length(x, gates.shape[-1] * batch)
+        initial = [work[name + "_0"] for name in kernel.states]
+        grad_h, grad_c = (*grads[:-1], None)[:2]
+        dx = torch.empty_like(x) if needs[0] else None
+        du = None if u is None else torch.zeros_like(u.transpose(-1, -2)).contiguous()
+        dv = torch.zeros_like(v.transpose(-1, -2)).contiguous()
+        db = None if not needs[3] else x.new_zeros((*v.shape[:-2], gates.shape[-1]))
+        work["y"] = torch.empty_like(initial[0])
+        extra = {name: torch.zeros_like(work[name]) for name in kernel.extras}
+
+        dh = torch.zeros_like(initial[0]) if grad_h is None else grad_h.select(-3, seq_len - 1).clone()
+        dc = torch.zeros_like(initial[0]) if grad_c is None else grad_c.select(-3, seq_len - 1)
+        out_h = [None] * seq_len if grad_h is None else [None, *grad_h.unbind(-3)[:-1]]
+        out_c = [None] * seq_len if grad_c is None else [None, *grad_c.unbind(-3)[:-1]]
+        multiply = Tensor.addmm_ if v.dim() == 2 else Tensor.baddbmm_
+        product = torch.mm if v.dim() == 2 else torch.bmm
+        for start in reversed(range(0, seq_len, n)):
+            stop = min(start + n, seq_len)
+            now = [s[..., start:stop, :, :] for s in states]
+            before = [_before(s, s_0, start, stop) for s, s_0 in zip(states, initial, strict=True)]
+            d, through, views = kernel.factors(gates[..., start:stop, :, :], now, before, work, start, stop)
+            back = through[..., :rows].unbind(-3)
+            carried = list(zip(out_h[start:stop], out_c[start:stop], back, *views, strict=True))
+            for grad, grad_before, sums, *parts in reversed(carried):
+                base, dc = kernel.back(parts, dh, dc, work)
+                if grad_before is not None:
+                    dc = dc + grad_before
+                dh = kernel.carry(multiply, product, base, grad, sums, v, parts)
+            h_before = kernel.seen(before[0], work, start, stop)
+            _accumulate(dv, h_before, through[..., :rows])
+            total = d[..., : gates.shape[-1]]
+            if du is not None:
+                _accumulate(du, x[..., start:stop, :, :], total)
+            if dx is not None:
+                dx[..., start:stop, :, :] = total if u is None else _times(total, u)
+            if db is not None:
+                db += total.sum((-3, -2))
+            kernel.extra_grads(extra, d, before, work, start, stop)
+        grads_by_name = extra | {kernel.states[0] + "_0": dh} | ({"c_0": dc} if len(kernel.states) > 1 else {})
+        du = None if du is None else du.transpose(-1, -2)
+        return (None, None, dx, du, dv.transpose(-1, -2), db, *(grads_by_name.get(name) for name in kernel.names))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, kernel: "_Kernel", keep: bool, *tensors: Tensor | None) -> tuple:
+        def front(t: Tensor | None, dim: int | None) -> Tensor | None:
+            if t is None:
+                return None
+            return t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+
+        if tensors[0].dim() > 3 + (in_dims[2] is not None):
+            raise NotImplementedError("vmap within vmap: the fused sweep takes one dimension of replicas")
+        replicas = [front(t, dim) for t, dim in zip(tensors, in_dims[2:], strict=True)]
+        out = _Sweep.apply(kernel, keep, *replicas)
+        return out, (0,) * len(out)
+
+
+@torch._disable_dynamo  # torch.compiler.disable would load the compiler with the library
+def _uncompiled(*args: Any) -> tuple[Tensor, ...]:
+    """The sweep inside a torch.compile: unrolled, its loop would take minutes, and its in-place steps go wrong."""
+    return _Sweep.apply(*args)
+
+
+def _block_length(x: Tensor, numbers: int) -> int:
+    replicas = x.shape[0] if x.dim() == 4 else 1
+    return max(1, BLOCK // (replicas * numbers * x.element_size()))
+
+
+def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None:
+    """W_ih x + b of a block of steps, or the block itself where it is projected already."""
+    if u is None:
+        out.copy_(x)
+        return
+    x, flat, ut = x.flatten(-3, -2), out.flatten(-3, -2), u.transpose(-1, -2)
+    if u.dim() == 3:
+        (torch.bmm(x, ut, out=flat) if b is None else torch.baddbmm(b.unsqueeze(-2), x, ut, out=flat))
+    else:
+        (torch.mm(x, ut, out=flat) if b is None else torch.addmm(b, x, ut, out=flat))
+    if flat.data_ptr() != out.data_ptr():  # a block of replicas cannot be flattened in place
+        out.copy_(flat.view_as(out))
+
+
+def _accumulate(total: Tensor, x: Tensor, d: Tensor) -> None:
+    """total += xᵀ d, over steps and batch."""
+    (torch.Tensor.addmm_ if total.dim() == 2 else torch.Tensor.baddbmm_)(
+        total, x.flatten(-3, -2).transpose(-1, -2), d.flatten(-3, -2))
+
+
+def _times(d: Tensor, u: Tensor) -> Tensor:
+    return (d.flatten(-3, -2) @ u).unflatten(-2, d.shape[-3:-1])
+
+
+def _before(s: Tensor, s_0: Tensor, start: int, stop: int) -> Tensor:
+    """The state before each step of a block."""
+    if start > 0:
+        return s[..., start - 1 : stop - 1, :, :]
+    return torch.cat([s_0.unsqueeze(-3), s[..., : stop - 1, :, :]], -3)
+
+
+def _rows(x: Tensor, count: int) -> list[Tensor]:
+    return list(x.chunk(count, -1))
+
+
+class _Kernel:
+    """What the engine needs to know of a unit.
+
+    Attributes
+    ----------
+    blocks : tuple of str
+        Of the pre-activations, in the engine's order.
+    states, extras, masks : tuple of str
+        What comes after x, U, V, b, by name: extras and masks, then the initial states.
+    """
+
+    blocks: tuple[str, ...]
+    states: tuple[str, ...] = ("h",)
+    extras: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.extras, *self.masks, *(s + "_0" for s in self.states))
+
+    def by_name(self, tensors: Any) -> dict[str, Tensor]:
+        return dict(zip(self.names, tensors, strict=True))
+
+    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+        """x, U, V, b and the extras, from the layer's weights."""
+        raise NotImplementedError
+
+    def seen(self, h: Tensor, work: dict, start: int, stop: int) -> Tensor:
+        """What the recurrent product sees of h."""
+        return h
+
+    def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
+        """Add a block's part of the gradients of the extras."""
+
+    def carry(self, multiply: Any, product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
+              v: Tensor, parts: list) -> Tensor:
+        """dh of the step before: from outside, past the product, and through it."""
+        if base is None and grad is None:
+            return product(sums, v)
+        total = grad.clone() if base is None else base if grad is None else base.add_(grad)
+        return multiply(total, sums, v)
+
+
+class _RNN(_Kernel):
+    blocks = ("h",)
+
+    def __init__(self, tanh: bool) -> None:
+        self.activation = torch.tanh if tanh else torch.relu
+        self.tanh = tanh
+
+    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+        return x, w.weight_ih, w.weight_hh, None if w.bias_ih is None else w.bias_ih + w.bias_hh
+
+    def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
+        return []
+
+    def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
+             work: dict) -> None:
+        self.activation(multiply(pre, before[0], vt), out=now[0])
+
+    def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
+        (h,) = now
+        f = 1 - h * h if self.tanh else (h > 0).to(h.dtype)
+        d = torch.empty_like(f)
+        return d, d, [f.unbind(-3), d.unbind(-3)]
+
+    def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+        f, d = parts
+        torch.mul(dh, f, out=d)
+        return None, dc
+
+
+class _GRU(_Kernel):
+    blocks = ("r", "z", "hn", "n")
+
+    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+        def spread(a: Tensor, b: Tensor | None = None) -> Tensor:
+            r, z, n = a.chunk(3)
+            hn = torch.zeros_like(n)
+            if b is not None:
+                br, bz, hn = b.chunk(3)
+                r, z = r + br, z + bz
+            return torch.cat([r, z, hn, n])
+
+        b = None if w.bias_ih is None else spread(w.bias_ih, w.bias_hh)
+        return x, spread(w.weight_ih), w.weight_hh, b
+
+    def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
+        r, z, hn, n = _rows(block, 4)
+        return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
+
+    def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
+             work: dict) -> None:
+        rz, r, z, hn, n = parts
+        multiply(pre, before[0], vt)
+        rz.sigmoid_()
+        n.addcmul_(r, hn).tanh_()  # n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
+        torch.lerp(n, before[0], z, out=now[0])  # h = n + z ⊙ (h_{t-1} − n)
+
+    def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
+        r, z, hn, n = _rows(gates, 4)
+        f = gates.new_empty((*gates.shape[:-1], 5 * r.shape[-1]))
+        fr, fz, fhn, fn, keep = _rows(f, 5)
+        torch.mul(1 - z, 1 - n * n, out=fn)
+        torch.mul(fn, r, out=fhn)
+        torch.mul(fhn * (1 - r), hn, out=fr)
+        torch.mul((before[0] - n) * z, 1 - z, out=fz)
+        keep.copy_(z)
+        d = torch.empty_like(f)
+        wide = (5, r.shape[-1])
+        views = [f.unflatten(-1, wide), d.unflatten(-1, wide), _rows(d, 5)[4]]
+        return d, d, [p.unbind(gates.dim() - 3) for p in views]
+
+    def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+        f, d, direct = parts
+        torch.mul(dh.unsqueeze(-2), f, out=d)
+        return direct, dc
+
+
+class _LSTM(_Kernel):
+    """The LSTM and its variants; see :class:`lstm_lib.cells.LSTMVariant` for the equations."""
+
+    blocks = ("o", "i", "f", "g")
+    states = ("h", "c")
+
+    def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
+        self.masks = masks
+        self.peephole = getattr(cell, "peephole", False)
+        self.coupled = getattr(cell, "coupled", False)
+        self.layer_norm = getattr(cell, "layer_norm", False)
+        self.without = frozenset({"forget"} if isinstance(cell, cells.LSTM1997) else getattr(cell, "without", ()))
+        self.extras = ("ci", "cf", "co") * self.peephole + ("ln_hh", "ln_c", "ln_c_bias") * self.layer_norm
+        self.plain = not (self.extras or masks or self.coupled or self.without)
+
+    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+        h = w.weight_hh.shape[-1]
+        extras = []
+        if self.peephole:
+            extras += [p.unsqueeze(0) for p in (w.weight_ci, w.weight_cf, w.weight_co)]
+        v = w.weight_hh.roll(h, 0)
+        if self.layer_norm:
+            extras += [p.unsqueeze(0) for p in (w.weight_ln_hh.roll(h, 0), w.weight_ln_c, w.bias_ln_c)]
+            pre = cell.project(x, w)
+            if w.bias_hh is not None:
+                pre = pre + w.bias_hh
+            return pre.roll(h, -1), None, v, None, *extras
+        b = None if w.bias_ih is None else (w.bias_ih + w.bias_hh).roll(h, 0)
+        return x, w.weight_ih.roll(h, 0), v, b, *extras
+
+    # Forward ---------------------------------------------------------------------------------------------------
+
+    def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
+        o, i, f, g = _rows(block, 4)
+        h = o.shape[-1]
+        parts = [block[..., : 3 * h], o, i, f, g]
+        parts += [work[name][..., start:stop, :, :] for name in self.masks]
+        return [p.unbind(-3) for p in parts]
+
+    def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
+             work: dict) -> None:
+        if self.plain:
+            oif, o, i, f, g = parts
+            (h_0, c_0), (h, c) = before, now
+            multiply(pre, h_0, vt)
+            oif.sigmoid_()
+            g.tanh_()
+            torch.mul(f, c_0, out=c).addcmul_(i, g)  # c = f ⊙ c_{t-1} + i ⊙ g
+            torch.mul(o, torch.tanh(c, out=work["y"]), out=h)  # h = o ⊙ tanh(c)
+        else:
+            self.variant_step(multiply, pre, vt, parts, before, now, work)
+
+    def variant_step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
+             work: dict) -> None:
+        oif, o, i, f, g, *masks = parts
+        mask = dict(zip(self.masks, masks, strict=True))
+        (h_0, c_0), (h, c) = before, now
+        seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
+        if self.layer_norm:
+            z = torch.native_layer_norm(seen @ vt, pre.shape[-1:], None, None, EPS)[0]
+            pre.addcmul_(z, work["ln_hh"])
+        else:
+            multiply(pre, seen, vt)
+        if self.peephole:
+            i.addcmul_(c_0, work["ci"])
+            f.addcmul_(c_0, work["cf"])
+            oif[..., o.shape[-1] :].sigmoid_()
+        else:
+            oif.sigmoid_()
+        if self.coupled:
+            torch.sub(1, f, out=i)
+        for name, gate in (("input", i), ("forget", f)):
+            if name in self.without:
+                gate.fill_(1)
+        if "input_activation" not in self.without:
+            g.tanh_()
+        torch.mul(f, c_0, out=c).addcmul_(i, g)
+        if self.peephole:
+            o.addcmul_(c, work["co"]).sigmoid_()
+        if "output" in self.without:
+            o.fill_(1)
+        s = c
+        if self.layer_norm:
+            s = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)[0]
+            s = torch.addcmul(work["ln_c_bias"], s, work["ln_c"])
+        y = s if "output_activation" in self.without else torch.tanh(s, out=work["y"])
+        torch.mul(o, y, out=h)
+        if "zone_h" in mask:
+            h.lerp_(h_0, mask["zone_h"])
+        if "zone_c" in mask:
+            c.lerp_(c_0, mask["zone_c"])
+
+    # Backward --------------------------------------------------------------------------------------------------
+
+    def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
+        o, i, f, g = _rows(gates, 4)
+        (_, c), (h_0, c_0) = now, before
+        hidden = o.shape[-1]
+        mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
+        if "zone_c" in mask:
+            c = torch.addcmul(f * c_0, i, g)
+        s = c
+        if self.layer_norm:
+            norm_c = torch.native_layer_norm(c, (hidden,), None, None, EPS)
+            s = torch.addcmul(_over_time(work["ln_c_bias"]), norm_c[0], _over_time(work["ln_c"]))
+        linear = "output_activation" in self.without
+        y = s if linear else torch.tanh(s)
+
+        rows = gates.new_empty((*gates.shape[:-1], 5 * hidden))
+        fo, fi, ff, fg, keep = _rows(rows, 5)
+        torch.mul(o * y, 1 - o, out=fo)  # ∂h/∂a_o = tanh(c) o (1 − o)
+        torch.mul(g * i, 1 - i, out=fi)  # ∂c/∂a_i = g i (1 − i)
+        torch.mul(c_0 - g if self.coupled else c_0, f * (1 - f), out=ff)  # ∂c/∂a_f = c_{t-1} f (1 − f)
+        if "input_activation" in self.without:
+            fg.copy_(i)
+        else:
+            torch.mul(i, 1 - g * g, out=fg)  # ∂c/∂a_g = i (1 − g²)
+        keep.copy_(f)  # ∂c/∂c_{t-1} = f
+        for name, part in (("output", fo), ("input", fi), ("forget", ff)):
+            if name in self.without or (self.coupled and name == "input"):
+                part.zero_()
+        fc = o.clone() if linear else o * (1 - y * y)  # ∂h/∂c = o (1 − tanh²(c))
+        if "zone_h" in mask:
+            fo.mul_(1 - mask["zone_h"])
+            fc.mul_(1 - mask["zone_h"])
+        if self.peephole:
+            keep.addcmul_(fi, _over_time(work["ci"])).addcmul_(ff, _over_time(work["cf"]))
+            if not self.layer_norm:  # which stands between h and c, but not between o and c
+                fc.addcmul_(fo, _over_time(work["co"]))
+
+        d = torch.empty_like(rows)
+        through, wide = d, (4, hidden)
+        views = [fc, fo, rows[..., hidden:].unflatten(-1, wide), d[..., :hidden],
+                 d[..., hidden:].unflatten(-1, wide), d[..., 4 * hidden :]]
+        if self.layer_norm:
+            pre = self.seen(h_0, work, start, stop).flatten(-3, -2) @ work["v"].transpose(-1, -2)
+            pre = pre.unflatten(-2, gates.shape[-3:-1])
+            norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
+            through = torch.empty_like(pre)
+            work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0], "ds": torch.empty_like(c)}
+            views += [pre, *norm_hh[1:], through, d[..., : 4 * hidden], c, *norm_c[1:], work["ds"]]
+        work["c"] = c
+        return d, through, [v.unbind(gates.dim() - 3) for v in (*views, *mask.values())]
+
+    def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+        if self.layer_norm or self.masks:
+            return self.variant_back(parts, dh, dc, work)
+        fc, fo, factors, d_o, d_ifg, d_c = parts
+        torch.mul(dh, fo, out=d_o)  # da_o
+        total = torch.addcmul(dc, dh, fc, out=work["y"])  # all that reaches c_t
+        torch.mul(total.unsqueeze(-2), factors, out=d_ifg)  # da_i, da_f, da_g, and what goes on to c_{t-1}
+        return None, d_c
+
+    def variant_back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+        mask = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))
+        fc, fo, factors, d_o, d_ifg, d_c, *norm = parts
+        torch.mul(dh, fo, out=d_o)
+        total = dc * (1 - mask["zone_c"]) if "zone_c" in mask else dc
+        if self.layer_norm:
+            pre, mean_hh, rstd_hh, through, d_all, c, mean, rstd, ds = norm[:9]
+            torch.mul(dh, fc, out=ds)
+            total = total + _norm_back(ds * work["ln_c"], c, mean, rstd)
+            if self.peephole:
+                total.addcmul_(d_o, work["co"])
+        else:
+            total = torch.addcmul(total, dh, fc)
+        torch.mul(total.unsqueeze(-2), factors, out=d_ifg)
+        if self.layer_norm:
+            through.copy_(_norm_back(d_all * work["ln_hh"], pre, mean_hh, rstd_hh))
+        if "zone_c" in mask:
+            d_c.addcmul_(dc, mask["zone_c"])
+        return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
+
+    def carry(self, multiply: Any, product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
+              v: Tensor, parts: list) -> Tensor:
+        if "drop_h" not in self.masks:
+            return super().carry(multiply, product, base, grad, sums, v, parts)
+        drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
+        total = product(sums, v).mul_(drop)
+        for other in (base, grad):
+            if other is not None:
+                total += other
+        return total
+
+    def seen(self, h: Tensor, work: dict, start: int, stop: int) -> Tensor:
+        return h * work["drop_h"][..., start:stop, :, :] if "drop_h" in self.masks else h
+
+    def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
+        do, di, df, *_ = _rows(d, 5)
+        if self.peephole:
+            for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):
+                extra[name] += (grad * c).sum(-3).sum(-2, keepdim=True)
+        if self.layer_norm:
+            for name, grad in (("ln_hh", d[..., : -do.shape[-1]] * work["unit_hh"]),
+                               ("ln_c", work["ds"] * work["unit_c"]), ("ln_c_bias", work["ds"])):
+                extra[name] += grad.sum(-3).sum(-2, keepdim=True)
+
+
+def _norm_back(d: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """Through a layer norm without gain and bias."""
+    return torch.ops.aten.native_layer_norm_backward(
+        d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), None, None, [True, False, False])[0]
+
+
+def _over_time(p: Tensor) -> Tensor:
+    return p.unsqueeze(-3)
+
+
+def _kernel(cell: Cell, masks: tuple[str, ...]) -> _Kernel:
+    if isinstance(cell, cells.LSTM):
+        return _LSTM(cell, masks)
+    if isinstance(cell, cells.GRU):
+        return _GRU()
+    if isinstance(cell, cells.RNN):
+        return _RNN(cell.activation is torch.tanh)
+    raise TypeError(f"cell must be an LSTM, a GRU or an RNN, got {type(cell).__name__}")
