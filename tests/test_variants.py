@@ -108,10 +108,10 @@ def by_hand(layer, x, h, c, options, suffix="_l0", zone=None, drop_h=1.0):
         if options.get("layer_norm"):
             shown = normed(new_c) * p["weight_ln_c"] + p["bias_ln_c"]
         new_h = o * (shown if "output_activation" in without else np.tanh(shown))
-        if "weight_hr" in p:
-            new_h = new_h @ p["weight_hr"].T
-        zone_h, zone_c = (0.0, 0.0) if zone is None else (zone[0][t], zone[1][t])
-        h, c = zone_h * h + (1 - zone_h) * new_h, zone_c * c + (1 - zone_c) * new_c
+        if zone is not None:
+            new_h = zone[0][t] * h + (1 - zone[0][t]) * new_h
+            new_c = zone[1][t] * c + (1 - zone[1][t]) * new_c
+        h, c = new_h, new_c
         seen.append((i, f, g, o, h, c))
     return dict(zip("ifgohc", (np.stack(values) for values in zip(*seen, strict=True)), strict=True))
 
@@ -267,7 +267,9 @@ def test_differs_from_the_plain_lstm_otherwise(options):
         agree([ours.eval()(x)[0]], [theirs(x)[0]])
 
 
-@pytest.mark.parametrize(("gate", "block", "value"), [("input", 0, 60.0), ("forget", 1, 60.0), ("output", 3, 60.0)])
+@pytest.mark.parametrize(
+    ("gate", "block", "value"), [("input", 0, 60.0), ("forget", 1, 60.0), ("output", 3, 60.0)]
+)
 def test_a_gate_left_out_is_one_stuck_open(gate, block, value):
     ours = layer_of(6, without={gate})
     theirs = nn.LSTM(INPUT, HIDDEN, **F64)
