@@ -20,6 +20,7 @@ products are one batched product.
 """
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -298,7 +299,7 @@ class _RNN(_Kernel):
     blocks = ("h",)
 
     def __init__(self, tanh: bool) -> None:
-        self.activation = torch.tanh if tanh else torch.relu
+        self.activation = torch.tanh if tanh else partial(torch.clamp, min=0)  # relu takes no ``out``
         self.tanh = tanh
 
     def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
