@@ -259,7 +259,7 @@ def _autocasts(x: Tensor) -> bool:
     return x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
 
 
-def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
+def check_options(arguments: dict[str, Any]) -> dict[str, Any]:
     """A constructor's ``locals()`` as options for PyTorch's constructor; one of wrong type or range is refused."""
     options = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
     for name, value in options.items():
@@ -416,7 +416,7 @@ class LSTM(_Checked, nn.LSTM):
         without: Iterable[str] = (),
         residual: bool = False,
     ) -> None:
-        options = _checked(locals())
+        options = check_options(locals())
         weight_drop, residual = options.pop("weight_drop"), options.pop("residual")
         names = ("peephole", "coupled", "layer_norm", "zoneout", "variational_dropout", "without")
         variant = cells.LSTMVariant(**{name: options.pop(name) for name in names})
@@ -486,7 +486,7 @@ class GRU(_Checked, nn.GRU):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(**_checked(locals()))
+        super().__init__(**check_options(locals()))
 
 
 class RNN(_Checked, nn.RNN):
@@ -518,4 +518,4 @@ class RNN(_Checked, nn.RNN):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(**_checked(locals()))
+        super().__init__(**check_options(locals()))

@@ -5,16 +5,18 @@ Read :func:`fit` first, from top to bottom; everything else here serves one of i
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
 from lstm_lib.checkpoints import Checkpoint, load, save, settings
@@ -102,7 +104,7 @@ class History:
 
 
 def fit(
-    model: nn.Module,
+    model: nn.Module | Callable[[], nn.Module],
     train: tuple[Inputs, Tensor] | Task,
     *,
     steps: int,
@@ -120,17 +122,23 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 100,
     progress: bool = True,
-) -> History:
-    """Train a model, in place, for a number of steps.
+    seeds: Iterable[int] | None = None,
+) -> History | list[tuple[nn.Module, History]]:
+    """Train a model, in place, for a number of steps; or many at once, one for each seed.
 
     The same arguments give the same numbers, bit for bit on a CPU: the batches and all dropout follow from
     ``seed`` alone, and the caller's random state is left as it was. The model ends on ``device``, in eval mode,
     with the weights that did best on ``validation``, or with the last ones if there is none.
 
+    With ``seeds``, ``model`` is a function that builds one. Each seed's model is built under that seed and trained
+    on its batches, all in one pass (:func:`torch.func.vmap`), and each gets the numbers that it gets alone, up to
+    rounding: clipping, early stop, best weights and history are its own. Only dropout draws other numbers.
+
     Parameters
     ----------
-    model : torch.nn.Module
-        Called as ``model(inputs)``, or ``model(*inputs)`` where ``inputs`` is a tuple.
+    model : torch.nn.Module or callable
+        Called as ``model(inputs)``, or ``model(*inputs)`` where ``inputs`` is a tuple. With ``seeds``,
+        ``model()`` returns a new model, whose recurrent layers are the library's (PyTorch's take no replicas).
     train : (inputs, targets) or callable
         Tensors that count examples along their first dimension. Each epoch takes all of them once, in a new order;
         a batch that reaches past the end of an epoch goes on in the next, so that all batches have the same size.
@@ -169,10 +177,14 @@ def fit(
         Steps from one write to the next.
     progress : bool
         Show a bar on stderr that goes when done. ``LSTM_LIB_PROGRESS=0`` in the environment hides all of them.
+    seeds : iterable of int, optional
+        Train one model for each, instead of one for ``seed``. The optimizer must act on each number by itself, as
+        those known by name do. Not with ``checkpoint``.
 
     Returns
     -------
-    History
+    History or list of (torch.nn.Module, History)
+        With ``seeds``, each seed's model, in eval mode, and its history.
 
     Raises
     ------
@@ -202,12 +214,21 @@ def fit(
     if validation is not None and validate_every > steps:
         raise ValueError(f"validate_every: got {validate_every}, need at most steps={steps} to validate at all")
     device = find_device(device)
+    if seeds is not None:
+        if checkpoint is not None:
+            raise ValueError(f"checkpoint: got {str(checkpoint)!r} with seeds, which leave none; need one of them")
+        return _fit_replicas(
+            _build(model, seeds, device), train, steps=steps, loss=loss, batch_size=batch_size, lr=lr,
+            optimizer=optimizer, clip=clip, schedule=schedule, validation=validation,
+            validate_every=validate_every, patience=patience, device=device, progress=progress)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: got {_kind(model)}, need a torch.nn.Module (or, with seeds, a function)")
     dtypes = {p.dtype for p in model.parameters()}
     batch = _batches(train, batch_size, seed, dtypes)
     held_out = None if validation is None else _pair("validation", validation, dtypes)
 
     model.to(device)
-    updater = _optimizer(optimizer, model, lr)
+    updater = _optimizer(optimizer, model.parameters(), lr)
     base_lr = [group["lr"] for group in updater.param_groups]
     history, best = History(), None
 
@@ -274,6 +295,119 @@ def fit(
     model.eval()
     history.stopped_early = step < steps
     return history
+
+
+# Many seeds in one pass ----------------------------------------------------------------------------------------
+
+
+def _build(build: Callable[[], nn.Module], seeds: Iterable[int], device: torch.device) -> dict[int, nn.Module]:
+    """One model per seed, built under it."""
+    seeds = list(seeds)
+    for seed in seeds:
+        _check_numbers(seed=seed)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: got {seeds}, need at least one, all different")
+    if isinstance(build, nn.Module) or not callable(build):
+        raise TypeError(f"model: got {_kind(build)} with seeds, need a function that builds a model")
+    models = {}
+    for seed in seeds:
+        with _randomness_of(seed, torch.device("cpu")):
+            models[seed] = build()
+        if not isinstance(models[seed], nn.Module):
+            raise TypeError(f"model: it returned {_kind(models[seed])}, need a torch.nn.Module")
+        for name, module in models[seed].named_modules():
+            if type(module) in (nn.LSTM, nn.GRU, nn.RNN):
+                raise TypeError(f"model: its {name or 'layer'} is PyTorch's {type(module).__name__}, whose kernel "
+                                f"takes no replicas; need lstm_lib's {type(module).__name__}")
+        models[seed].to(device)
+    return models
+
+
+def _fit_replicas(models: dict[int, nn.Module], train: tuple[Inputs, Tensor] | Task, *, steps: int, loss: Loss,
+                  batch_size: int, lr: float, optimizer: str | Callable[..., torch.optim.Optimizer],
+                  clip: float | None, schedule: Callable[[int], float] | None,
+                  validation: tuple[Inputs, Tensor] | None, validate_every: int, patience: int | None,
+                  device: torch.device, progress: bool) -> list[tuple[nn.Module, History]]:
+    """:func:`fit`, line by line, on parameters that have one more dimension in front: the replica's."""
+    seeds, replicas = list(models), list(models.values())
+    weights, buffers = stack_module_state(replicas)
+    skeleton = copy.deepcopy(replicas[0]).to("meta")
+    dtypes = {p.dtype for p in weights.values()}
+    batches = [_batches(train, batch_size, seed, dtypes) for seed in seeds]
+    held_out = None if validation is None else _pair("validation", validation, dtypes)
+    updater = _optimizer(optimizer, weights.values(), lr)
+    base_lr = [group["lr"] for group in updater.param_groups]
+    histories, best = [History() for _ in seeds], [None for _ in seeds]
+    patience = math.inf if patience is None else patience
+
+    def error(weights: dict, buffers: dict, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        return _one_number(loss(functional_call(skeleton, (weights, buffers), inputs), targets)).squeeze()
+
+    def output(weights: dict, buffers: dict, inputs: tuple[Tensor, ...]) -> Tensor:
+        return functional_call(skeleton, (weights, buffers), inputs)
+
+    def finite(values: list[float], what: str, of: Iterable[int]) -> None:
+        for k in of:
+            if not math.isfinite(values[k]):
+                raise Diverged(f"seed {seeds[k]}, {what} is {values[k]}", histories[k])
+
+    with _randomness_of(seeds[0], device), _bar(0, steps, progress) as bar:
+        skeleton.train()
+        running = list(range(len(seeds)))  # replicas that still learn; those that stopped go along unrecorded
+        for step in range(steps):
+            inputs, targets = zip(*(_to(device, *batch(step)) for batch in batches), strict=True)
+            inputs = tuple(torch.stack(parts) for parts in zip(*inputs, strict=True))
+            errors = vmap(error, randomness="different")(weights, buffers, inputs, torch.stack(targets))
+            finite(losses := errors.tolist(), f"step {step}: the loss", running)
+
+            updater.zero_grad()
+            errors.sum().backward()  # no replica's loss depends on another's weights
+            grads = [p.grad for p in weights.values() if p.grad is not None]
+            norm = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+            finite(norms := norm.tolist(), f"step {step}: the norm of the gradient, which no clipping repairs,",
+                   running)
+            if clip is not None:
+                shorter = (clip / (norm + 1e-6)).clamp(max=1)  # as torch.nn.utils.clip_grad_norm_
+                for g in grads:
+                    g.mul_(shorter.view(-1, *[1] * (g.dim() - 1)))
+
+            for group, base in zip(updater.param_groups, base_lr, strict=True):
+                group["lr"] = base * _factor(schedule, step)
+            updater.step()
+            for k in running:
+                histories[k].loss.append(losses[k])
+                histories[k].lr.append(float(updater.param_groups[0]["lr"]))
+                histories[k].grad_norm.append(norms[k])
+
+            if held_out is not None and (step + 1) % validate_every == 0:
+                skeleton.eval()
+                with torch.no_grad():
+                    parts = [vmap(output, in_dims=(0, 0, None), randomness="different")(
+                                 weights, buffers, tuple(part.to(device) for part in parts))
+                             for parts in zip(*(x.split(256) for x in held_out[0]), strict=True)]
+                    outputs, wanted = torch.cat(parts, 1), held_out[1].to(device)
+                    values = [_one_number(loss(outputs[k], wanted)).item() for k in range(len(seeds))]
+                skeleton.train()
+                finite(values, f"after step {step}: the validation loss", running)
+                for k in running:
+                    histories[k].validation_step.append(step + 1)
+                    histories[k].validation_loss.append(values[k])
+                    if histories[k].best_step == step + 1:
+                        best[k] = _replica(k, weights, buffers)
+                running = [k for k in running if histories[k].waited < patience]
+                if not running:
+                    break
+            bar.update()
+
+    for k, (model, history) in enumerate(zip(replicas, histories, strict=True)):
+        model.load_state_dict(_replica(k, weights, buffers) if best[k] is None else best[k])
+        model.eval()
+        history.stopped_early = len(history.loss) < steps
+    return list(zip(replicas, histories, strict=True))
+
+
+def _replica(k: int, *stacked: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[k].detach().clone() for state in stacked for name, value in state.items()}
 
 
 def predict(model: nn.Module, inputs: Inputs, batch_size: int = 256,
@@ -415,13 +549,13 @@ def _check_lengths(name: str, tensors: tuple[Tensor, ...]) -> None:
 # The model and what it is trained with -------------------------------------------------------------------------
 
 
-def _optimizer(choice: str | Callable[..., torch.optim.Optimizer], model: nn.Module,
+def _optimizer(choice: str | Callable[..., torch.optim.Optimizer], parameters: Iterable[Tensor],
                lr: float) -> torch.optim.Optimizer:
     make = OPTIMIZERS.get(choice) if isinstance(choice, str) else choice
     if not callable(make):
         raise ValueError(f"optimizer: got {choice!r}, need one of {', '.join(OPTIMIZERS)}, "
                          "or a function of (parameters, lr=…)")
-    made = make(model.parameters(), lr=lr)
+    made = make(parameters, lr=lr)
     if not isinstance(made, torch.optim.Optimizer):
         raise TypeError(f"optimizer: it returned {_kind(made)}, need a torch.optim.Optimizer")
     return made
