@@ -4,9 +4,10 @@ BIN := .venv/bin
 DEVICE ?= auto
 SCALE ?= quick
 NB ?=
+BENCH ?=
 export PYTHONHASHSEED = 0
 
-.PHONY: help book test notebooks run look repo lint clean
+.PHONY: help book test notebooks run bench look repo lint clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +28,9 @@ notebooks: .venv/.ready ## execute notebooks in place, in canonical form (all, o
 
 run: .venv/.ready       ## run chapters with papermill and record results (DEVICE=cuda SCALE=full NB=…)
 	$(BIN)/python tools/run.py --device $(DEVICE) --scale $(SCALE) $(NB)
+
+bench: .venv/.ready     ## how fast every LSTM is, against PyTorch's kernel (BENCH="--threads 1 --seconds 60")
+	$(BIN)/python tools/bench.py $(BENCH)
 
 look: .venv/.ready      ## look at every built page in a browser: errors, accessibility, screenshots
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-look.txt

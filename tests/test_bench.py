@@ -1,0 +1,113 @@
+"""`make bench`, on a shape of a moment."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import bench
+from chapters import ROOT
+from lstm_lib import notebook
+
+SHAPE = (2, 3, 4, 5)
+
+
+def run(*options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "tools/bench.py", "--device", "cpu", "--seconds", "0", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_every_competitor_is_in_the_table_the_file_and_the_plot(tmp_path):
+    done = run("--shape", "2,3,4,5", "--shape", "1,2,3,3", "--memory", "--threads", 1, 2, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "cpu.json").read_text())
+    assert (found["device"], found["torch"]) == (notebook.processor(), torch.__version__)
+    assert len(found["date"]) == len("2026-01-01")
+    assert {row["threads"] for row in found["rows"]} == {1, 2}
+    assert {tuple(row["shape"]) for row in found["rows"]} == {(2, 3, 4, 5), (1, 2, 3, 3)}
+    names = {row["competitor"] for row in found["rows"]}
+    assert {*bench.VARIANTS} == {name.removeprefix("LSTM: ") for name in names if name.startswith("LSTM: ")}
+    assert {"torch.nn.LSTM", "textbook loop", "hoisted loop", "fused", "trace", "fused, bf16"} <= names
+    assert "floor: torch.mm" in names
+    assert all(name in done.stdout for name in names)
+    assert "textbook loop" in (tmp_path / "cpu.svg").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"cpu.json", "cpu.svg"}
+    for row in found["rows"]:
+        assert 0 < row["least"] <= row["seconds"] <= row["greatest"]
+        assert row["rounds"] >= 3
+        assert row["competitor"] != "torch.nn.LSTM" or row["ratio"] == 1
+        assert row["competitor"].startswith("floor") or row["peak_bytes"] > 0
+
+
+def test_one_competitor_alone_stands_beside_kernel_and_floor(tmp_path):
+    assert run("--shape", "2,3,4,5", "--only", "fused", "--out", tmp_path).returncode == 0
+    names = {row["competitor"] for row in json.loads((tmp_path / "cpu.json").read_text())["rows"]}
+    assert {name for name in names if not name.startswith("floor")} == {"torch.nn.LSTM", "fused", "fused, bf16"}
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (("--shape", "2,3,4"), "got '2,3,4', need batch,seq_len,input_size,hidden_size"),
+    (("--shape", "2,3,4,0"), "got '2,3,4,0'"),
+    (("--threads", 0), "--threads: need 1 or more"),
+    (("--shape", "2,3,4,5", "--only", "abacus"), "no competitor begins with abacus"),
+])
+def test_bad_options_are_named_and_leave_nothing(tmp_path, options, said):
+    done = run(*options, "--out", tmp_path / "bench")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "bench").exists()
+
+
+def test_without_a_compiler_the_compiled_loop_is_left_out_and_this_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    done = run("--compile", "--shape", "2,3,4,5", "--only", "fused", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no C++ compiler" in done.stderr
+
+
+def test_a_failed_run_keeps_the_last_results(tmp_path, monkeypatch):
+    row = {"shape": [2, 3, 4, 5], "pass": "training", "competitor": "torch.nn.LSTM", "ratio": 1.0, "threads": 1}
+    found = {"kind": "cpu", "device": "an abacus", "date": "2026-01-01", "rows": [row]}
+    bench.keep(found, tmp_path)
+    before = (tmp_path / "cpu.json").read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        bench.keep(found | {"rows": [row | {"seconds": float("nan")}]}, tmp_path)
+    assert (tmp_path / "cpu.json").read_text() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_wrong_competitor_stops_the_bench(monkeypatch):
+    monkeypatch.setattr(bench, "sweep", lambda layer, x: 2 * layer(x)[0])
+    with pytest.raises(SystemExit, match=r"fused, .* another result than torch\.nn\.LSTM"):
+        bench.measure(SHAPE, "cpu", ["fused"], False, 0, 1, False)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_floor_makes_the_products_of_the_loop_and_no_others(training):
+    """PyTorch's own count of the textbook loop's operations, the input's gradient included."""
+    batch, seq_len, size, hidden = SHAPE
+    layer, x = nn.LSTM(size, hidden), torch.randn(seq_len, batch, size, requires_grad=training)
+    weights, counts = layer.all_weights[0], []
+    for f in (bench.work(lambda x: bench.loop(weights, x, False, bench.step), x, training, weights),
+              bench.products(layer, x, training, lambda a, b: torch.mm(a, b.T))):
+        with FlopCounterMode(display=False) as counter:
+            f()
+        counts.append(counter.get_total_flops())
+    loop, floor = counts
+    skipped = 2 * batch * hidden * 4 * hidden       # no gradient for the first h, which is given
+    assert floor - loop == (skipped if training else 0)
+
+
+def test_peak_memory_counts_what_is_held_at_once():
+    def twice():
+        for _ in range(3):
+            torch.ones(1000) + torch.ones(500).sum()    # 4,000 + 2,000, then 4,000 more once the half is gone
+    assert bench.peak_bytes(twice, "cpu") == pytest.approx(8000, abs=200)
