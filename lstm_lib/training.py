@@ -132,7 +132,8 @@ def fit(
 
     With ``seeds``, ``model`` is a function that builds one. Each seed's model is built under that seed and trained
     on its batches, all in one pass (:func:`torch.func.vmap`), and each gets the numbers that it gets alone, up to
-    rounding: clipping, early stop, best weights and history are its own. Only dropout draws other numbers.
+    rounding: clipping, early stop, best weights and history are its own. Only dropout draws other numbers. Whether
+    one pass is also the faster way depends on the machine: it gives up PyTorch's kernel for the fused sweep.
 
     Parameters
     ----------
