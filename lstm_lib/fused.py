@@ -214,7 +214,7 @@ def _uncompiled(*args: Any) -> tuple[Tensor, ...]:
 
 def _block_length(x: Tensor, numbers: int) -> int:
     replicas = x.shape[0] if x.dim() == 4 else 1
-    return max(1, BLOCK // (replicas * numbers * x.element_size()))
+    return max(1, BLOCK // max(1, replicas * numbers * x.element_size()))  # an empty batch has no bytes
 
 
 def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None:

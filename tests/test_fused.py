@@ -1,6 +1,8 @@
-"""The fused sweep against PyTorch's kernels and autograd: values, gradients, replicas, precision, compiler."""
+"""The fused sweep: against ``torch.nn``, finite differences, the readable loop, and itself in pieces."""
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -10,187 +12,459 @@ from torch.func import functional_call, stack_module_state, vmap
 from lstm_lib import cells, fused
 from lstm_lib.recurrent import GRU, LSTM, RNN, run
 
+INPUT, HIDDEN, BATCH = 3, 4, 2
 F64 = {"dtype": torch.float64}
-UNITS = {
-    "LSTM": (nn.LSTM, {}),
-    "GRU": (nn.GRU, {}),
-    "tanh": (nn.RNN, {}),
-    "relu": (nn.RNN, {"nonlinearity": "relu"}),
-    "LSTM without bias": (nn.LSTM, {"bias": False}),
-    "GRU without bias": (nn.GRU, {"bias": False}),
-}
+PLAIN = [
+    (nn.LSTM, {}),
+    (nn.LSTM, {"bias": False}),
+    (nn.GRU, {}),
+    (nn.GRU, {"bias": False}),
+    (nn.RNN, {"nonlinearity": "tanh"}),
+    (nn.RNN, {"nonlinearity": "relu"}),
+    (nn.RNN, {"bias": False}),
+]
+WITHOUT = ("input", "forget", "output", "input_activation", "output_activation")
 VARIANTS = [
     {"peephole": True},
     {"coupled": True},
     {"layer_norm": True},
-    {"without": {"input"}},
-    {"without": {"forget"}},
-    {"without": {"output", "input_activation"}},
-    {"without": {"output_activation"}},
-    {"zoneout": (0.3, 0.2)},
-    {"variational_dropout": 0.3},
-    {"weight_drop": 0.3},
-    {"peephole": True, "coupled": True},
-    {"peephole": True, "layer_norm": True, "zoneout": (0.3, 0.2), "variational_dropout": 0.2},
+    {"zoneout": (0.4, 0.3)},
+    {"variational_dropout": 0.4},
+    *({"without": {name}} for name in WITHOUT),
+    {"peephole": True, "layer_norm": True, "zoneout": (0.4, 0.3), "variational_dropout": 0.4},
+    {"coupled": True, "peephole": True},
+    {"coupled": True, "layer_norm": True, "zoneout": (0.4, 0.0), "without": {"output"}},
+    {"peephole": True, "without": {"input", "output"}, "variational_dropout": 0.4},
+    {"peephole": True, "layer_norm": True, "without": {"output_activation"}, "zoneout": (0.0, 0.3)},
+    {"layer_norm": True, "without": set(WITHOUT)},
 ]
+LAYERS = [{"weight_drop": 0.4}, {"residual": True}, {"peephole": True, "bidirectional": True, "num_layers": 2}]
 
 
-def sweep(layer, x, state, **options):
+def name_of(value):
+    if isinstance(value, dict):
+        return "+".join(name + ("" if v is True else f"={v}") for name, v in value.items()) or "plain"
+    return getattr(value, "__name__", None)
+
+
+variants = pytest.mark.parametrize("options", VARIANTS, ids=name_of)
+units = pytest.mark.parametrize(("unit", "options"), PLAIN, ids=name_of)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Two steps of this module's LSTM to a block, so that a sequence of five has three of them."""
+    monkeypatch.setattr(fused, "BLOCK", 2 * BATCH * 4 * HIDDEN * 8)
+
+
+def numbers(*shape):
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def layer_of(unit=LSTM, seed=0, **options):
+    """In double precision, with gains and biases that are not the neutral ones of the start."""
+    torch.manual_seed(seed)
+    layer = unit(INPUT, HIDDEN, **{**F64, **options})
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return layer
+
+
+def arguments(layer, seq_len):
+    """cell, w, x, state, masks: of the first layer, with leaves that take gradients."""
     cell = cells.of(layer)
-    return fused.sweep(cell, cell.weights(layer), x, state, **options)
+    x = numbers(seq_len, BATCH, INPUT).requires_grad_()
+    state = tuple(numbers(BATCH, HIDDEN).requires_grad_() for _ in cell.states)
+    return cell, cell.weights(layer), x, state, cell.masks(x, HIDDEN, True)
 
 
-def gradients(output, *inputs):
-    torch.manual_seed(3)
-    return torch.autograd.grad(output, inputs, torch.randn_like(output))
+def gradients(values, leaves):
+    torch.manual_seed(1)
+    loss = sum((v * torch.randn_like(v)).sum() for v in values)
+    grads = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(s) if g is None else g for s, g in zip(leaves, grads, strict=True)]
 
 
-def assert_close(ours, theirs, tolerance=1e-10):
+def agree(ours, theirs, tolerance=1e-10):
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("seq_len", [1, 2, 13])
-@pytest.mark.parametrize("block", [1, 1000, 1 << 20])  # one step at a time, a few, all at once
-@pytest.mark.parametrize("unit", UNITS)
-def test_values_and_gradients_are_those_of_pytorch(unit, block, seq_len, monkeypatch):
-    monkeypatch.setattr(fused, "BLOCK", block)
-    torch.manual_seed(0)
-    kind, options = UNITS[unit]
-    layer = kind(3, 4, **options, **F64)
-    x = torch.randn(seq_len, 2, 3, **F64, requires_grad=True)
-    state = [torch.randn(2, 4, **F64, requires_grad=True) for _ in cells.of(layer).states]
-    steps = sweep(layer, x, state)
-    hx = tuple(s.unsqueeze(0) for s in state)
-    out, last = layer(x, hx if kind is nn.LSTM else hx[0])
-    ours, theirs = steps["h"], out
-    if kind is nn.LSTM:  # both outputs at once, so that gradients come from h and from the last c
-        ours = torch.cat([ours, steps["c"][-1:]])
-        theirs = torch.cat([theirs, last[1]])
-    inputs = (x, *state, *layer.parameters())
-    assert_close([ours], [theirs])
-    assert_close(gradients(ours, *inputs), gradients(theirs, *inputs))
+# Numbers
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=str)
-def test_gradcheck_of_every_variant(options, monkeypatch):
-    monkeypatch.setattr(fused, "BLOCK", 500)
-    torch.manual_seed(0)
-    layer = LSTM(2, 3, **options, **F64)
-    names, values = zip(*layer.named_parameters(), strict=True)
-    x = torch.randn(4, 2, 2, **F64, requires_grad=True)
-    state = tuple(torch.randn(1, 2, 3, **F64, requires_grad=True) for _ in "hc")
+@units
+@pytest.mark.parametrize("seq_len", [1, 2, 5, 6])
+@pytest.mark.parametrize("blocks", [1, "several"])
+def test_plain_units_equal_torch(unit, options, seq_len, blocks, request):
+    if blocks == "several":
+        request.getfixturevalue("small_blocks")
+    layer = layer_of(unit, **options)
+    cell, w, x, state, _ = arguments(layer, seq_len)
+    steps = fused.sweep(cell, w, x, state)
+    assert tuple(steps) == cell.states
+    hx = tuple(s[None] for s in state)
+    out, last = layer(x, hx if len(hx) > 1 else hx[0])
+    last = [s[0] for s in (last if isinstance(last, tuple) else (last,))]
+    ours, theirs = [steps["h"], *(steps[name][-1] for name in cell.states)], [out, *last]
+    agree(ours, theirs)
+    leaves = [x, *state, *layer.parameters()]
+    agree(gradients(ours, leaves), gradients(theirs, leaves))
+    agree(gradients(ours[-1:], leaves), gradients(theirs[-1:], leaves))  # c alone, of an LSTM
 
-    def function(x, h, c, *values):
-        torch.manual_seed(1)  # the same masks at every call
-        out, (_, c_n) = functional_call(layer, dict(zip(names, values, strict=True)), (x, (h, c)))
-        return out, c_n
 
-    assert torch.autograd.gradcheck(function, (x, *state, *values))
+def by_loop(cell, w, x, state, masks):
+    """Autograd over ``cell.step``."""
+    history = []
+    for t, x_t in enumerate(cell.project(x, w)):
+        state, gates = cell.step(x_t, state, w, **{name: mask[t] for name, mask in masks.items()})
+        history.append(gates + state)
+    return dict(zip(cell.gates + cell.states, map(torch.stack, zip(*history, strict=True)), strict=True))
+
+
+@variants
+@pytest.mark.parametrize("seq_len", [1, 5])
+def test_variants_equal_the_loop_over_several_blocks(options, seq_len, small_blocks):
+    layer = layer_of(**options)
+    cell, w, x, state, masks = arguments(layer, seq_len)
+    steps = fused.sweep(cell, w, x, state, masks, keep_gates=True)
+    loop = by_loop(cell, w, x, state, masks)
+    assert steps.keys() == loop.keys()
+    agree([steps[name] for name in loop], list(loop.values()))
+    leaves = [x, *state, *layer.parameters()]
+    for chosen in (("h", "c"), ("h",), ("c",)):  # every state of every step, or one of them alone
+        ours, theirs = [steps[name] for name in chosen], [loop[name] for name in chosen]
+        agree(gradients(ours, leaves), gradients(theirs, leaves))
+    assert not any(steps[name].requires_grad for name in cell.gates)
+    with torch.no_grad():
+        without = fused.sweep(cell, w, x, state, masks)
+        kept = fused.sweep(cell, w, x, state, masks, keep_gates=True)
+    agree([without["h"], without["c"]], [loop["h"], loop["c"]])
+    agree([kept[name] for name in loop], list(loop.values()))
+
+
+@units
+def test_gates_of_plain_units(unit, options, small_blocks):
+    cell, w, x, state, masks = arguments(layer_of(unit, **options), 5)
+    steps, loop = fused.sweep(cell, w, x, state, keep_gates=True), by_loop(cell, w, x, state, masks)
+    assert steps.keys() == loop.keys()
+    agree([steps[name] for name in loop], list(loop.values()))
+    assert not any(steps[name].requires_grad for name in cell.gates)
+
+
+def test_the_cell_of_1997_equals_the_loop():
+    layer = layer_of(nn.LSTM)
+    _, w, x, state, _ = arguments(layer, 5)
+    cell = cells.LSTM1997()
+    ours, theirs = fused.sweep(cell, w, x, state), by_loop(cell, w, x, state, {})
+    leaves = [x, *state, *layer.parameters()]
+    agree(ours.values(), [theirs["h"], theirs["c"]])
+    agree(gradients(list(ours.values()), leaves), gradients([theirs["h"], theirs["c"]], leaves))
 
 
 @pytest.mark.parametrize(
-    "build",
-    [*(lambda options=options: LSTM(3, 4, **options, **F64) for options in [{}, *VARIANTS]),
-     lambda: LSTM(3, 4, num_layers=2, bidirectional=True, **F64),
-     lambda: GRU(3, 4, **F64),
-     lambda: RNN(3, 4, **F64),
-     lambda: RNN(3, 4, nonlinearity="relu", bias=False, **F64)],
-)  # fmt: skip
-def test_replicas_get_what_each_gets_alone(build, monkeypatch):
-    monkeypatch.setattr(fused, "BLOCK", 2000)
-    torch.manual_seed(0)
-    layers = [build().eval() for _ in range(3)]
-    stacked, _ = stack_module_state(layers)
-    skeleton = copy.deepcopy(layers[0]).to("meta")
-    x = torch.randn(3, 7, 2, 3, **F64)
-    out = vmap(lambda parameters, x: functional_call(skeleton, parameters, (x,))[0])(stacked, x)
-    grads = gradients(out, *stacked.values())
-    torch.manual_seed(3)
-    weights = torch.randn_like(out)
-    for k, layer in enumerate(layers):
-        alone, _, _ = run(cells.of(layer), layer, x[k])  # the readable loop, by autograd
-        assert_close([out[k]], [alone])
-        # A coupled input gate's peephole is there and not read.
-        theirs = torch.autograd.grad(alone, list(layer.parameters()), weights[k], materialize_grads=True)
-        assert_close([g[k] for g in grads], theirs)
+    ("unit", "options"), [*PLAIN[:5], *((LSTM, options) for options in VARIANTS)], ids=name_of
+)
+def test_gradcheck(unit, options, small_blocks):
+    layer = layer_of(unit, **options)
+    cell, w, x, state, masks = arguments(layer, 3)
+    names = [name for name, value in vars(w).items() if value is not None]
+
+    def function(x, *rest):
+        state, weights = rest[: len(cell.states)], rest[len(cell.states) :]
+        given = copy.copy(w)
+        vars(given).update(zip(names, weights, strict=True))
+        return tuple(fused.sweep(cell, given, x, state, masks).values())
+
+    leaves = [x, *state, *(getattr(w, name).detach().requires_grad_() for name in names)]
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=False)
 
 
-def test_replicas_draw_their_own_masks():
-    layer = LSTM(3, 4, variational_dropout=0.5, zoneout=(0.5, 0.5))
-    x = torch.randn(7, 2, 3)
-    out = vmap(lambda _: layer(x)[0], randomness="different")(torch.zeros(3))
-    assert not torch.allclose(out[0], out[1])
+@pytest.mark.parametrize("options", [{}, *VARIANTS], ids=name_of)
+def test_only_the_gradients_that_are_asked_for(options):
+    """Frozen weights, or an input that is data: the other gradients stay what they are."""
+    layer = layer_of(**options)
+    cell, w, x, state, masks = arguments(layer, 4)
+    everything = [x, *state, *layer.parameters()]
+    expected = gradients(list(fused.sweep(cell, w, x, state, masks).values()), everything)
+    for k, leaf in enumerate(everything):
+        for other in everything:
+            other.requires_grad_(other is leaf)
+        steps = fused.sweep(cell, w, x, state, masks)
+        if steps["h"].requires_grad:  # not so for a parameter that a variant does not read
+            agree(gradients(list(steps.values()), [leaf]), [expected[k]])
+
+
+def test_an_empty_batch():
+    for unit, options in [*PLAIN, *((LSTM, options) for options in VARIANTS)]:
+        layer = layer_of(unit, **options)
+        cell, x = cells.of(layer), numbers(5, 0, INPUT).requires_grad_()
+        state = tuple(numbers(0, HIDDEN) for _ in cell.states)
+        steps = fused.sweep(cell, cell.weights(layer), x, state, cell.masks(x, HIDDEN, True))
+        assert steps["h"].shape == (5, 0, HIDDEN)
+        grads = gradients([steps["h"]], [x, layer.weight_hh_l0])
+        assert grads[0].shape == x.shape
+        assert not grads[1].any()
+
+
+def test_inputs_need_not_be_contiguous():
+    layer = layer_of(peephole=True)
+    cell, w, x, state, _ = arguments(layer, 5)
+    other = x.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert not other.is_contiguous()
+    expanded = x.detach()[:1].expand(5, -1, -1)
+    for x in (other, expanded):
+        agree(fused.sweep(cell, w, x, state).values(), fused.sweep(cell, w, x.contiguous(), state).values(), 0)
+    steps = fused.sweep(cell, w, other, state)
+    steps["h"].sum().backward()  # an expanded gradient
+
+
+def test_the_callers_tensors_stay_as_they_are():
+    for options in ({}, *VARIANTS):
+        cell, w, x, state, masks = arguments(layer_of(**options), 5)
+        tensors = [x, *state, *masks.values(), *(v for v in vars(w).values() if v is not None)]
+        before = [t.detach().clone() for t in tensors]
+        steps = fused.sweep(cell, w, x, state, masks)
+        outgoing = [torch.randn_like(s) for s in steps.values()]
+        copies = [g.clone() for g in outgoing]
+        torch.autograd.backward(list(steps.values()), outgoing)
+        agree(tensors + outgoing, before + copies, 0)
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("options", [{}, *VARIANTS[:4], VARIANTS[10]], ids=name_of)
+def test_nothing_is_saved_without_gradients(options, small_blocks, monkeypatch):
+    layer = layer_of(**options)
+    cell, w, x, state, masks = arguments(layer, 50)
+    saved, seen = [], []
+    whole = fused._Sweep.forward
+    monkeypatch.setattr(
+        fused._Sweep, "forward", staticmethod(lambda *inputs: (seen.append(whole(*inputs)), seen[-1])[1])
+    )
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        with torch.no_grad():
+            steps = fused.sweep(cell, w, x, state, masks)
+        assert not saved
+        assert not any(s.requires_grad for s in steps.values())
+        assert len(seen[-1][-1]) == 2  # the gates of one block, again and again
+        with torch.no_grad():
+            fused.sweep(cell, w, x, state, masks, keep_gates=True)
+        assert not saved
+        assert len(seen[-1][-1]) == 50
+        fused.sweep(cell, w, x, state, masks)
+        assert saved
+
+
+@pytest.mark.parametrize(("unit", "options"), [*PLAIN[::2], (LSTM, {"peephole": True})], ids=name_of)
+def test_a_second_derivative_is_refused(unit, options):
+    cell, w, x, state, masks = arguments(layer_of(unit, **options), 3)
+    steps = fused.sweep(cell, w, x, state, masks)
+    (grad,) = torch.autograd.grad(steps["h"].sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"differentiate twice.*once_differentiable"):
+        torch.autograd.grad(grad.square().sum(), x)
+
+
+def test_backward_twice_gives_the_same():
+    for options in ({}, *VARIANTS):
+        layer = layer_of(**options)
+        cell, w, x, state, masks = arguments(layer, 5)
+        steps = list(fused.sweep(cell, w, x, state, masks).values())
+        leaves = [x, *state, *layer.parameters()]
+        agree(gradients(steps, leaves), gradients(steps, leaves), 0)
+
+
+def test_refusals():
+    _, w, x, state, _ = arguments(layer_of(nn.LSTM), 2)
+    with pytest.raises(TypeError, match="cell must be an LSTM, a GRU or an RNN, got Cell"):
+        fused.sweep(cells.Cell(), w, x, state)
+    layer = nn.LSTM(INPUT, HIDDEN, proj_size=2, **F64)
+    with pytest.raises(TypeError, match="proj_size"):
+        fused.sweep(cells.LSTM(), cells.LSTM().weights(layer), x, (state[0][:, :2], state[1]))
+
+
+# Replicas
+
+
+REPLICAS = 3
+OURS = [(LSTM, {}), (GRU, {}), (RNN, {}), (RNN, {"nonlinearity": "relu"}), (LSTM, {"bias": False})]
+OURS += [(LSTM, options) for options in VARIANTS + LAYERS]
+
+
+@pytest.mark.parametrize(("unit", "options"), OURS, ids=name_of)
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("mode", ["eval", "training"])
+def test_replicas_equal_each_alone(unit, options, shared, mode, monkeypatch):
+    drawn = any("drop" in name or name == "zoneout" for name in options)
+    if mode == "training" and not drawn:
+        pytest.skip("nothing is drawn")
+    monkeypatch.setattr(fused, "BLOCK", 2 * REPLICAS * BATCH * 4 * HIDDEN * 8)
+    models = [layer_of(unit, seed=k, **options).train(mode == "training") for k in range(REPLICAS)]
+    stacked, buffers = stack_module_state(models)
+    template = copy.deepcopy(models[0])
+    x = numbers(5, BATCH, INPUT) if shared else numbers(REPLICAS, 5, BATCH, INPUT)
+    x.requires_grad_()
+    rows = template.num_layers * (1 + template.bidirectional)
+    hx = tuple(numbers(REPLICAS, rows, BATCH, HIDDEN).requires_grad_() for _ in cells.of(template).states)
+
+    def call(weights, fixed, x, *hx):
+        out, state = functional_call(template, (weights, fixed), (x, hx if len(hx) > 1 else hx[0]))
+        return out, *(state if isinstance(state, tuple) else (state,))
+
+    together = vmap(call, (0, 0, None if shared else 0, *(0 for _ in hx)), randomness="same")
+    torch.manual_seed(7)
+    ours = together(stacked, buffers, x, *hx)
+    theirs = []
+    for k, model in enumerate(models):
+        torch.manual_seed(7)  # randomness="same": each replica draws what it draws alone
+        state = tuple(s[k] for s in hx)
+        out, last = model(x if shared else x[k], state if len(state) > 1 else state[0])
+        theirs.append((out, *(last if isinstance(last, tuple) else (last,))))
+    theirs = [torch.stack(values) for values in zip(*theirs, strict=True)]
+    agree(ours, theirs)
+    names = list(stacked)
+    ours_by = gradients(ours, [x, *hx, *stacked.values()])
+    own = gradients(theirs, [x, *hx, *(dict(m.named_parameters())[name] for m in models for name in names)])
+    n = 1 + len(hx)
+    agree(ours_by[:n], own[:n])
+    per_model = [own[n + k * len(names) : n + (k + 1) * len(names)] for k in range(REPLICAS)]
+    agree(ours_by[n:], [torch.stack(grads) for grads in zip(*per_model, strict=True)])
+
+
+def test_replicas_draw_differently_if_asked_to():
+    layer = layer_of(zoneout=(0.5, 0.5), variational_dropout=0.5)
+    stacked, _ = stack_module_state([layer] * REPLICAS)
+    x = numbers(5, BATCH, INPUT)
+    together = vmap(lambda w: functional_call(layer, w, (x,))[0], randomness="different")
+    out = together(stacked)
+    assert not torch.equal(out[0], out[1])
+    out.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "options", [{"peephole": True}, {"zoneout": (0.2, 0.2)}, {"layer_norm": True}], ids=name_of
+)
+def test_replicas_of_states_and_inputs_under_the_same_weights(options):
+    layer = layer_of(**options).eval()
+    x, h = numbers(REPLICAS, 5, BATCH, INPUT).requires_grad_(), numbers(1, BATCH, HIDDEN)
+    call = vmap(lambda x: layer(x, (h, h))[0])
+    leaves = [x, *layer.parameters()]
+    ours, theirs = call(x), torch.stack([layer(one, (h, h))[0] for one in x])
+    agree([ours], [theirs])
+    agree(gradients([ours], leaves), gradients([theirs], leaves))
 
 
 def test_vmap_within_vmap_is_refused():
-    layer, x = LSTM(3, 4, peephole=True), torch.randn(2, 2, 7, 2, 3)
-    with pytest.raises(NotImplementedError, match="one dimension of replicas"):
+    layer, x = layer_of(peephole=True), numbers(2, 2, 5, BATCH, INPUT)
+    with pytest.raises(NotImplementedError, match="vmap within vmap"):
         vmap(vmap(lambda x: layer(x)[0]))(x)
 
 
-def test_nothing_is_saved_without_gradients(monkeypatch):
-    monkeypatch.setattr(fused, "BLOCK", 1)
-    layer, x = nn.LSTM(3, 4), torch.randn(50, 2, 3)
-    zeros = (torch.zeros(2, 4), torch.zeros(2, 4))
-    shapes = []
-    apply = fused._Sweep.apply
-    monkeypatch.setattr(fused._Sweep, "apply", lambda *a: shapes.append((out := apply(*a))[-1].shape) or out)
-    with torch.no_grad():
-        steps = sweep(layer, x, zeros)
-    assert shapes == [(1, 2, 16)]  # one step's gates, written over at each step
-    assert steps["h"].grad_fn is None
-    sweep(layer, x, zeros)
-    assert shapes[1] == (50, 2, 16)
+# Around a layer
 
 
-def test_gates_carry_no_gradient_and_are_those_of_the_loop():
-    layer, x = LSTM(3, 4, peephole=True, **F64), torch.randn(6, 2, 3, **F64)
-    zeros = (torch.zeros(2, 4, **F64), torch.zeros(2, 4, **F64))
-    steps = sweep(layer, x, zeros, keep_gates=True)
-    assert not any(steps[gate].requires_grad for gate in "ifgo")
-    _, _, loop = run(cells.of(layer), layer, x)
-    assert_close([steps[name] for name in "ifgohc"], [loop[name][0, 0] for name in "ifgohc"])
+@pytest.mark.parametrize(
+    ("unit", "options"), [(nn.LSTM, {}), (nn.GRU, {}), (nn.RNN, {}), *((LSTM, o) for o in VARIANTS)], ids=name_of
+)
+def test_autocast(unit, options):
+    layer = layer_of(unit, dtype=torch.float32, **options).eval()
+    x = torch.randn(6, BATCH, INPUT, requires_grad=True)
+    leaves = [x, *layer.parameters()]
+    cell = cells.of(layer)
+    state = tuple(torch.zeros(BATCH, HIDDEN) for _ in cell.states)
 
+    def call():
+        masks = cell.masks(x, HIDDEN, False)
+        return list(fused.sweep(cell, cell.weights(layer), x, state, masks).values())
 
-def test_a_second_derivative_is_refused():
-    layer, x = LSTM(3, 4, coupled=True), torch.randn(6, 2, 3, requires_grad=True)
-    (grad,) = torch.autograd.grad(layer(x)[0].square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
-
-
-@pytest.mark.parametrize("options", [{"peephole": True}, {"layer_norm": True}, {"zoneout": (0.2, 0.2)}], ids=str)
-def test_autocast(options):
-    torch.manual_seed(0)
-    layer, x = LSTM(8, 16, **options).eval(), torch.randn(20, 4, 8)
+    plain = call()
     with torch.autocast("cpu", torch.bfloat16):
-        out = layer(x)[0]
-        out.float().sum().backward()
-    assert out.dtype == torch.bfloat16
-    assert layer.weight_hh_l0.grad.dtype == torch.float32
-    error = (out.float() - layer(x)[0]).abs()
-    assert error.mean() < 2**-8  # bfloat16 keeps 8 bits
-    assert error.max() < 0.15
+        low = call()
+        off = torch.is_autocast_enabled("cpu")
+    assert off  # autocast is on as before
+    assert all(s.dtype == torch.bfloat16 for s in low)
+    agree([s.float() for s in low], plain, 0.05)
+    for ours, theirs in zip(gradients([s.float() for s in low], leaves), gradients(plain, leaves), strict=True):
+        assert ours.dtype == torch.float32  # as the leaf is
+        assert (ours - theirs).norm() <= 0.05 * theirs.norm() + 1e-6
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("options", [{"peephole": True}, {"layer_norm": True}, {"residual": True}], ids=str)
-def test_inside_a_compiled_model(backend, options):
+@pytest.mark.parametrize("options", VARIANTS, ids=name_of)
+def test_autocast_of_a_layer(options):
+    layer = layer_of(dtype=torch.float32, bidirectional=True, num_layers=2, **options)
+    x = torch.randn(6, BATCH, INPUT)
     torch.manual_seed(0)
+    plain, _ = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        low, (h_n, c_n) = layer(x)
+        assert low.dtype == h_n.dtype == c_n.dtype == torch.bfloat16
+    agree([low.float()], [plain], 0.1)
+    low.float().sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
+
+
+class Model(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(HIDDEN, 1, **F64)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0])
+
+
+@pytest.mark.parametrize("options", [VARIANTS[0], VARIANTS[2], VARIANTS[10], *LAYERS[:2]], ids=name_of)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compile(options, backend):
     torch._dynamo.reset()
-    layer, x = LSTM(4, 4, **options), torch.randn(5, 2, 4)
-    model = nn.Sequential(nn.Linear(4, 4), layer)
-    ours, theirs = torch.compile(model, backend=backend)(x)[0], model(x)[0]
-    assert_close([ours], [theirs], 1e-6)
-    parameters = list(layer.parameters())
-    assert_close(gradients(ours, *parameters), gradients(theirs, *parameters), 1e-5)
+    model, x = Model(layer_of(**options)).eval(), numbers(5, BATCH, INPUT).requires_grad_()
+    expected = model(x)
+    compiled = torch.compile(model, backend=backend)(x)
+    leaves = [x, *model.parameters()]
+    agree([compiled], [expected])
+    agree(gradients([compiled], leaves), gradients([expected], leaves))
 
 
-def test_what_it_does_not_know_is_refused():
-    zeros = (torch.zeros(2, 2), torch.zeros(2, 4))
-    with pytest.raises(TypeError, match="proj_size"):
-        sweep(nn.LSTM(3, 4, proj_size=2), torch.randn(5, 2, 3), zeros)
-    cell = cells.LSTM()
-    with pytest.raises(TypeError, match="cell must be an LSTM, a GRU or an RNN, got Cell"):
-        fused.sweep(cells.Cell(), cell.weights(nn.LSTM(3, 4)), torch.randn(5, 2, 3), zeros)
+@pytest.mark.parametrize("options", [{"peephole": True}, {"layer_norm": True}, {"residual": True}], ids=name_of)
+def test_export(options):
+    model, x = Model(layer_of(**options)).eval(), numbers(5, BATCH, INPUT)
+    with torch.no_grad():
+        exported = torch.export.export(model, (x,))
+        agree([exported.module()(x)], [model(x)])
+
+
+@pytest.mark.parametrize("options", [*VARIANTS, *LAYERS], ids=name_of)
+def test_copies_pickles_and_state_dicts(options):
+    layer = layer_of(**options).eval()
+    x = numbers(5, BATCH, INPUT)
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    loaded = layer_of(seed=9, **options).eval()
+    assert not torch.equal(loaded(x)[0], layer(x)[0])
+    loaded.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    for other in (loaded, copy.deepcopy(layer), copy.copy(layer), pickle.loads(pickle.dumps(layer))):
+        assert type(other) is LSTM
+        agree([other(x)[0]], [layer(x)[0]], 0)
+        assert repr(other) == repr(layer)
+    agree([layer.float()(x.float())[0].double()], [loaded(x)[0]], 1e-4)  # other dtypes
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", [{}, *VARIANTS], ids=name_of)
+def test_on_a_gpu(options):
+    layer = layer_of(**options).eval()
+    x = numbers(5, BATCH, INPUT)
+    expected, _, _ = run(cells.of(layer), layer, x)
+    leaves = list(layer.parameters())
+    theirs = gradients([expected], leaves)
+    cell = cells.of(layer)
+    there = layer.cuda()
+    state = tuple(torch.zeros(BATCH, HIDDEN, device="cuda", **F64) for _ in cell.states)
+    masks = cell.masks(x.cuda(), HIDDEN, False)
+    ours = fused.sweep(cell, cell.weights(there), x.cuda(), state, masks)["h"]
+    agree([ours.cpu()], [expected])
+    (ours * 1).sum().backward()
+    assert len(theirs) == len(leaves)
