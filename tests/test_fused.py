@@ -262,9 +262,10 @@ def test_nothing_is_saved_without_gradients(options, small_blocks, monkeypatch):
 def test_a_second_derivative_is_refused(unit, options):
     cell, w, x, state, masks = arguments(layer_of(unit, **options), 3)
     steps = fused.sweep(cell, w, x, state, masks)
-    (grad,) = torch.autograd.grad(steps["h"].sum(), x, create_graph=True)
+    outer = torch.ones_like(steps["h"], requires_grad=True)
+    (grad,) = torch.autograd.grad(steps["h"], x, outer, create_graph=True)
     with pytest.raises(RuntimeError, match=r"differentiate twice.*once_differentiable"):
-        torch.autograd.grad(grad.square().sum(), x)
+        grad.square().sum().backward()
 
 
 def test_backward_twice_gives_the_same():
@@ -385,10 +386,11 @@ def test_autocast(unit, options):
         off = torch.is_autocast_enabled("cpu")
     assert off  # autocast is on as before
     assert all(s.dtype == torch.bfloat16 for s in low)
-    agree([s.float() for s in low], plain, 0.05)
+    bound = 0.15 if options.get("layer_norm") else 0.05  # of four numbers: it enlarges what rounding did
+    agree([s.float() for s in low], plain, bound)
     for ours, theirs in zip(gradients([s.float() for s in low], leaves), gradients(plain, leaves), strict=True):
         assert ours.dtype == torch.float32  # as the leaf is
-        assert (ours - theirs).norm() <= 0.05 * theirs.norm() + 1e-6
+        assert (ours - theirs).norm() <= bound * theirs.norm() + 1e-6
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=name_of)
@@ -401,7 +403,7 @@ def test_autocast_of_a_layer(options):
         torch.manual_seed(0)
         low, (h_n, c_n) = layer(x)
         assert low.dtype == h_n.dtype == c_n.dtype == torch.bfloat16
-    agree([low.float()], [plain], 0.1)
+    assert (low.float() - plain).norm() <= 0.2 * plain.norm()  # the worst: two layers of four normed numbers
     low.float().sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
 
