@@ -450,10 +450,11 @@ class LSTM(_Checked, nn.LSTM):
     def extra_repr(self) -> str:
         """PyTorch's, and the options of the variant."""
         options = self.variant.options() if self.variant is not None else {}
-        if "without" in options:
-            options["without"] = sorted(options["without"])  # a set has no order of its own
         options |= {name: getattr(self, name) for name in ("weight_drop", "residual") if getattr(self, name)}
-        return ", ".join([super().extra_repr(), *(f"{name}={value!r}" for name, value in options.items())])
+        shown = {name: repr(value) for name, value in options.items()}
+        if "without" in options:  # a set has no order of its own
+            shown["without"] = f"{{{', '.join(map(repr, sorted(options['without'])))}}}"
+        return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in shown.items())])
 
 
 class GRU(_Checked, nn.GRU):

@@ -81,7 +81,7 @@ def arguments(layer, seq_len):
 
 def gradients(values, leaves):
     torch.manual_seed(1)
-    loss = sum((v * torch.randn_like(v)).sum() for v in values)
+    loss = sum((v * torch.randn(v.shape, dtype=v.dtype)).sum() for v in values)  # whatever v's strides are
     grads = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(s) if g is None else g for s, g in zip(leaves, grads, strict=True)]
 
