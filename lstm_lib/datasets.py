@@ -476,9 +476,24 @@ def _chickenpox(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     }
 
 
+def _shakespeare(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    titles, texts = [], []
+    for data in files.values():
+        lines = data.decode("ascii").splitlines()
+        first = next(k for k, line in enumerate(lines) if line.startswith("ACT "))  # after title and persons
+        titles.append(lines[0])
+        texts.append("\n".join(line.rstrip() for line in lines[first:]).rstrip() + "\n")
+    return {
+        "text": np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8).copy(),
+        "starts": np.cumsum([0, *map(len, texts)]).astype(np.int64),
+        "titles": np.array(titles),
+    }
+
+
 _READERS = {
     "traffic": _traffic,
     "spoken_digits": _spoken_digits,
     "mnist_5k": _mnist_5k,
     "chickenpox": _chickenpox,
+    "shakespeare": _shakespeare,
 }

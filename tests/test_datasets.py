@@ -1,7 +1,7 @@
 """Data: three roads, checksums, cards, and what the files really hold.
 
 The roads are tested with the real pip on an index of this test's own making, with a web server on this machine,
-and with processes of their own. The three sets that chapters use are then read a second time by other means and
+and with processes of their own. The four sets that chapters use are then read a second time by other means and
 compared with facts published elsewhere; that needs the package index once, and shares the user's cache.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import html.parser
 import http.server
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -33,7 +34,7 @@ from hypothesis import strategies as st
 from lstm_lib import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k"]
+REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare"]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -486,8 +487,9 @@ def test_card_as_a_page(shelf, server):
 def test_card_as_text(name):
     card = datasets.card(name)
     text = " ".join(str(card).split())
-    for value in (card.title, card.description, card.licence, card.split, card.citation, f"{card.size:,} bytes"):
+    for value in (card.title, card.description, card.licence, card.split, card.citation):
         assert value in text
+    assert all(f"{file.size:,} bytes" in text for file in card.files)
     for key, field in card.fields.items():
         assert f"{[key]} {', '.join(field)}" in text
     assert max(map(len, str(card).splitlines())) <= 100
@@ -521,12 +523,12 @@ def test_arrays_are_those_of_the_card(name):
     described = {key: field[:2] for key, field in datasets.card(name).fields.items()}
     assert {key: (str(array.shape), str(array.dtype)) for key, array in arrays.items()} == described
     assert all(array.flags.writeable for array in arrays.values())
-    assert all(file.size == len(original(name)) for file in datasets.card(name).files)
+    assert all(file.size == len(original(name, k)) for k, file in enumerate(datasets.card(name).files))
 
 
-def original(name):
-    """The file as the package has it; another road than the library's readers starts here."""
-    (file,) = datasets.card(name).files
+def original(name, k=0):
+    """A file as the package has it; another road than the library's readers starts here."""
+    file = datasets.card(name).files[k]
     return (datasets.cache_folder() / name / file.name).read_bytes()
 
 
@@ -616,6 +618,36 @@ def test_mnist_5k():
     # All 60,000 training images have mean .1307 and standard deviation .3081.
     assert data["images"].mean() == pytest.approx(0.1307, rel=0.02)
     assert data["images"].std() == pytest.approx(0.3081, rel=0.02)
+
+
+def test_shakespeare():
+    """Every play is the tail of its file, up to spaces at line ends, and begins where its first act does."""
+    data = datasets.load("shakespeare")
+    text, starts = data["text"].tobytes().decode("ascii"), data["starts"]
+    assert (starts[0], starts[-1]) == (0, len(text))
+    files = datasets.card("shakespeare").files
+    plays = [text[a:b] for a, b in itertools.pairwise(starts)]
+    for k, (file, title, play) in enumerate(zip(files, data["titles"], plays, strict=True)):
+        whole = original("shakespeare", k).decode("ascii")
+        assert play.split() == whole[whole.index("\nACT ") :].split()
+        assert play.startswith("ACT ")
+        assert [line.rstrip() for line in whole.strip().splitlines()][-3:] == play.splitlines()[-3:]
+        assert title == whole.partition("\n")[0]
+        assert title.lower().replace("'", "").split()[-1] in file.name or "_" in file.name
+
+
+def test_shakespeare_is_as_its_card_says():
+    data = datasets.load("shakespeare")
+    text = data["text"].tobytes().decode("ascii")
+    for word in ("gutenberg", "copyright", "etext", "license", "persons represented", "dramatis personae"):
+        assert word not in text.lower()
+    assert " \n" not in text
+    assert "\r" not in text
+    lines = text.splitlines()
+    assert sum(line.isupper() and line.endswith(".") and len(line) < 30 for line in lines) > 6_000  # speakers
+    assert sum(line.startswith("[") for line in lines) > 900  # stage directions
+    assert [line for line in lines if line.startswith("To be, or not to be, that")] == []  # not Hamlet
+    assert "Is this a dagger which I see before me," in lines  # Macbeth
 
 
 def test_chickenpox(shelf, server):
