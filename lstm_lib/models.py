@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from lstm_lib.recurrent import LSTM
+from lstm_lib.recurrent import LSTM, check_options
 
 
 class LSTMModel(nn.Module):
@@ -70,6 +71,104 @@ class LSTMModel(nn.Module):
             x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, (h_n, _) = self.lstm(x)     # h_n: (num_layers, batch, hidden_size), each sequence at its own last step
         return self.fc(h_n[-1])
+
+
+class DeepLSTM(nn.Module):
+    """LSTM layers on one another, and a way past each of them: the article's DeepLSTM, with what it promised.
+
+    The layers' weights are named as in the article, whose model loads into ``connection=None``. Write x for what
+    goes into a layer and h for what its units say, at one step; the next layer reads
+
+    - ``None``: h, as the article prints it;
+    - ``"residual"``: x + h. He et al. 2016;
+    - ``"highway"``: x + r ⊙ (h − x) with r = σ(W x + b), a gate per unit that looks at x alone and is the same map
+      at all steps. Srivastava, Greff & Schmidhuber 2015; b starts at −1, so that most of x passes. (The highway
+      LSTM of Zhang et al. 2016 joins the cells of two layers instead.)
+    - ``"dense"``: [x, h], side by side. Huang et al. 2017.
+
+    Where x is not as wide as h, in the first layer as a rule, residual and highway hand on h.
+
+    Parameters
+    ----------
+    input_size : int
+        Features per step.
+    hidden_size : int
+        Units per layer.
+    num_layers : int
+        Layers, one on top of the other.
+    output_size : int, optional
+        Numbers to predict from what the last layer hands on at the last step. If not given, the model returns what
+        it hands on at all steps, as the article's does.
+    connection : {None, "residual", "highway", "dense"}
+        The way past a layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is no whole number of at least 1, or ``connection`` is another one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.randn(8, 24, 3)
+    >>> DeepLSTM(3, 16, num_layers=4, connection="residual")(x).shape
+    torch.Size([8, 24, 16])
+    >>> DeepLSTM(3, 16, num_layers=4, output_size=1, connection="dense")(x).shape
+    torch.Size([8, 1])
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int, output_size: int | None = None,
+                 connection: str | None = None) -> None:
+        super().__init__()
+        check_options({"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers})
+        if output_size is not None and (not isinstance(output_size, int) or output_size < 1):
+            raise ValueError(f"output_size: got {output_size!r}, need a whole number of at least 1, or None")
+        if connection not in (None, "residual", "highway", "dense"):
+            raise ValueError(f"connection: got {connection!r}, need None, 'residual', 'highway' or 'dense'")
+        self.connection = connection
+        self.lstms = nn.ModuleList()
+        self.gates = nn.ModuleDict()      # of a highway, by the number of their layer
+        width = input_size
+        for k in range(num_layers):
+            self.lstms.append(LSTM(width, hidden_size, batch_first=True))
+            if connection == "highway" and width == hidden_size:
+                self.gates[str(k)] = nn.Linear(width, hidden_size)
+                nn.init.constant_(self.gates[str(k)].bias, -1.0)
+            width = width + hidden_size if connection == "dense" else hidden_size
+        self.fc = None if output_size is None else nn.Linear(width, output_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read the sequences, layer by layer.
+
+        Parameters
+        ----------
+        x : Tensor
+            (batch, seq_len, input_size).
+
+        Returns
+        -------
+        Tensor
+            (batch, output_size); without ``output_size`` (batch, seq_len, hidden_size), or with ``"dense"``
+            (batch, seq_len, input_size + num_layers × hidden_size).
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is not of that shape.
+        """
+        if x.dim() != 3:     # the layers would take (seq_len, input_size) for one sequence
+            raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
+        for k, lstm in enumerate(self.lstms):
+            h, _ = lstm(x)
+            if self.connection == "dense":
+                x = torch.cat([x, h], -1)                               # [x, h]
+            elif self.connection == "residual" and x.shape == h.shape:
+                x = x + h                                               # x + h
+            elif str(k) in self.gates:
+                x = x + torch.sigmoid(self.gates[str(k)](x)) * (h - x)  # x + r ⊙ (h − x), r = σ(W x + b)
+            else:
+                x = h
+        return x if self.fc is None else self.fc(x[:, -1])
 
 
 def _check_lengths(lengths: Tensor, x: Tensor) -> None:

@@ -1,5 +1,6 @@
 """What the gates did, and how far back a layer still feels its input."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -130,3 +131,56 @@ def gradient_by_lag(layer: nn.RNNBase, x: Sequence) -> Tensor:
     norms = reverse_time(squares.sqrt(), lengths)  # (lag, batch), zero beyond a sequence's length
     share = torch.arange(len(norms))[:, None] < lengths
     return (norms.sum(1) / share.sum(1)).to(h.dtype).to(h.device)
+
+
+def memory(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient of one prediction per sequence to each of its inputs.
+
+    Its norm over the features, ``memory(score, x).norm(dim=-1)``, is the connectivity of Madsen 2019: how strongly
+    the present prediction still hangs on each past input, to first order. Nothing about the model changes, and no
+    gradient is left in its parameters.
+
+    Parameters
+    ----------
+    score : callable
+        From inputs like ``x`` to one number for each sequence, (batch,), such as a logit at the last step. The
+        sequences of a batch must not act on one another (no batch norm in training mode).
+    x : Tensor
+        (batch, seq_len, features), floating point: embedded or one-hot where the inputs are symbols.
+
+    Returns
+    -------
+    Tensor
+        (batch, seq_len, features), ∂score_n / ∂x_{n,t}; zero where the score does not depend on an input.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is not a floating-point tensor.
+    ValueError
+        If ``x`` has another number of axes, or ``score`` does not return one number per sequence that depends on
+        ``x``.
+
+    Examples
+    --------
+    A score that looks at the last step and, half as much, at the one before:
+
+    >>> memory(lambda x: x[:, -1, 0] + x[:, -2, 0] / 2, torch.zeros(1, 3, 1)).norm(dim=-1)
+    tensor([[0.0000, 0.5000, 1.0000]])
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a floating-point tensor, got {kind}: embed symbols first")
+    if x.dim() != 3:
+        raise ValueError(f"x must be (batch, seq_len, features), got shape {tuple(x.shape)}")
+    # PyTorch's own loop on a GPU: cuDNN has no backward pass in evaluation mode.
+    with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        x = x.detach().clone().requires_grad_()
+        scores = score(x)
+        if not isinstance(scores, Tensor) or scores.shape != x.shape[:1]:
+            got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(f"score must return one number for each of the {len(x)} sequences, got {got}")
+        if not scores.requires_grad:
+            raise ValueError("score must depend on x by operations that have a gradient; its result has none")
+        (grad,) = torch.autograd.grad(scores.sum(), x)
+    return grad

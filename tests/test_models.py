@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from lstm_lib.models import LSTMModel
+from lstm_lib.models import DeepLSTM, LSTMModel
+from lstm_lib.recurrent import LSTM
 from lstm_lib.training import fit, predict
 
 
@@ -105,3 +106,125 @@ def test_it_learns_from_padded_sequences():
     fit(model, ((x[:150], lengths[:150]), y[:150]), steps=300, loss=mse_loss, lr=0.02)
     error = mse_loss(predict(model, (x[150:], lengths[150:])), y[150:])
     assert error < 0.02 * y.var()
+
+
+def by_hand(model, x, connection):
+    """`DeepLSTM` out of PyTorch's own layers, with the model's weights."""
+    for k, ours in enumerate(model.lstms):
+        layer = nn.LSTM(x.shape[-1], ours.hidden_size, batch_first=True).double()
+        layer.load_state_dict(ours.state_dict())
+        h = layer(x)[0]
+        wide = x.shape == h.shape
+        if connection == "dense":
+            x = torch.cat((x, h), dim=2)
+        elif connection == "residual" and wide:
+            x = h + x
+        elif connection == "highway" and wide:
+            gate = model.gates[str(k)]
+            r = 1 / (1 + torch.exp(-(x @ gate.weight.T + gate.bias)))
+            x = r * h + (1 - r) * x
+        else:
+            x = h
+    return x
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, st.integers(1, 4), sizes, sizes, st.sampled_from([None, "residual", "highway", "dense"]))
+def test_deep_is_pytorchs_layers_by_hand(input_size, hidden_size, num_layers, batch, seq_len, connection):
+    model = DeepLSTM(input_size, hidden_size, num_layers, connection=connection).double()
+    x = torch.randn(batch, seq_len, input_size, dtype=torch.float64)
+    out = model(x)
+    torch.testing.assert_close(out, by_hand(model, x, connection), rtol=1e-12, atol=1e-12)
+
+    head = DeepLSTM(input_size, hidden_size, num_layers, 3, connection).double()
+    head.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(head(x), head.fc(out[:, -1]), rtol=1e-12, atol=1e-12)
+
+
+class ArticleDeep(nn.Module):
+    """The deep model as the article prints it."""
+
+    def __init__(self, input_size, hidden_size, num_layers):
+        super().__init__()
+        self.lstms = nn.ModuleList([
+            nn.LSTM(hidden_size if i > 0 else input_size, hidden_size, batch_first=True)
+            for i in range(num_layers)
+        ])
+
+    def forward(self, x):
+        for lstm in self.lstms:
+            x, _ = lstm(x)
+        return x
+
+
+@pytest.mark.parametrize("connection", [None, "residual"])
+def test_weights_of_the_articles_deep_model_load(connection):
+    article, x = ArticleDeep(3, 4, 3), torch.randn(2, 5, 3)
+    model = DeepLSTM(3, 4, 3, connection=connection)
+    model.load_state_dict(article.state_dict(), strict=True)
+    assert torch.equal(model(x), article(x)) == (connection is None)
+
+
+def test_residual_is_that_of_the_layer():
+    deep, x = DeepLSTM(4, 4, 3, connection="residual"), torch.randn(2, 6, 4)
+    layer = LSTM(4, 4, 3, batch_first=True, residual=True)
+    layer.load_state_dict({name.replace("_l0", f"_l{k}"): weight for k, lstm in enumerate(deep.lstms)
+                           for name, weight in lstm.state_dict().items()})
+    torch.testing.assert_close(deep(x), layer(x)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("bias", "like"), [(50.0, None), (-50.0, "x"), (0.0, "half")])
+def test_a_highway_open_closed_and_half_open(bias, like):
+    model, x = DeepLSTM(4, 4, 2, connection="highway").double(), torch.randn(2, 5, 4, dtype=torch.float64)
+    for gate in model.gates.values():
+        nn.init.zeros_(gate.weight)
+        nn.init.constant_(gate.bias, bias)
+    plain = DeepLSTM(4, 4, 2).double()
+    plain.load_state_dict({name: w for name, w in model.state_dict().items() if name.startswith("lstms")})
+    wanted = plain(x) if like is None else x
+    if like == "half":
+        wanted = (x + plain.lstms[0](x)[0]) / 2
+        wanted = (wanted + plain.lstms[1](wanted)[0]) / 2
+    torch.testing.assert_close(model(x), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_highway_starts_mostly_closed_and_only_where_widths_match():
+    model = DeepLSTM(3, 4, 3, connection="highway")
+    assert list(model.gates) == ["1", "2"]
+    for gate in model.gates.values():
+        assert torch.equal(gate.bias, torch.full((4,), -1.0))
+
+
+@pytest.mark.parametrize(("connection", "count"), [
+    # by hand, I = 3, H = 4: an LSTM on n inputs has 4·4·(n + 4 + 2); a gate has 4·5
+    (None, 144 + 160 + 160), ("residual", 464), ("highway", 464 + 2 * 20), ("dense", 144 + 208 + 272)])
+def test_size_of_the_deep_model(connection, count):
+    assert sum(p.numel() for p in DeepLSTM(3, 4, 3, connection=connection).parameters()) == count
+
+
+@pytest.mark.parametrize("connection", [None, "residual", "highway", "dense"])
+def test_deep_replicas_train_as_they_do_alone(connection):
+    x, y = torch.randn(8, 5, 3), torch.randn(8, 1)
+    options = {"steps": 3, "loss": mse_loss, "lr": 0.01, "progress": False, "device": "cpu"}
+    together = fit(lambda: DeepLSTM(3, 4, 3, 1, connection), (x, y), seeds=[5, 6], **options)
+    torch.manual_seed(6)
+    alone = DeepLSTM(3, 4, 3, 1, connection)
+    fit(alone, (x, y), seed=6, **options)
+    for ours, theirs in zip(together[1][0].parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"connection": "skip"}, "connection: got 'skip', need None, 'residual', 'highway' or 'dense'"),
+    ({"num_layers": 0}, r"num_layers must be at least 1, got 0"),
+    ({"output_size": 0}, "output_size: got 0, need a whole number of at least 1"),
+    ({"hidden_size": 2.0}, "hidden_size must be an int, got 2.0"),
+])
+def test_bad_deep_options_are_named(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        DeepLSTM(**({"input_size": 3, "hidden_size": 4, "num_layers": 2} | options))
+
+
+def test_a_deep_model_wants_a_batch():
+    with pytest.raises(ValueError, match=r"x: got shape \(5, 3\), need \(batch, seq_len, input_size\)"):
+        DeepLSTM(3, 4, 2)(torch.zeros(5, 3))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 from lstm_lib.recurrent import GRU, LSTM, RNN
-from lstm_lib.trace import gradient_by_lag, trace
+from lstm_lib.trace import gradient_by_lag, memory, trace
 
 UNITS = [nn.LSTM, nn.GRU, nn.RNN, LSTM, GRU, RNN]
 NAMES = {"LSTM": {"i", "f", "g", "o", "c", "h"}, "GRU": {"r", "z", "n", "h"}, "RNN": {"h"}}
@@ -207,3 +207,67 @@ def test_gradient_by_lag_refuses_two_directions_and_nothing():
         gradient_by_lag(nn.GRU(2, 3, bidirectional=True), torch.zeros(4, 1, 2))
     with pytest.raises(ValueError, match=r"x must hold at least one sequence, got shape \(4, 0, 2\)"):
         gradient_by_lag(nn.GRU(2, 3), torch.zeros(4, 0, 2))
+
+
+# The memory of each past input
+
+
+@settings(max_examples=20, deadline=None)
+@given(unit=st.sampled_from(UNITS), training=st.booleans(), batch=st.integers(1, 3), seq_len=st.integers(1, 5))
+def test_memory_against_finite_differences(unit, training, batch, seq_len):
+    layer = unit(2, 3, batch_first=True, dtype=torch.float64).train(training)
+    x = torch.randn(batch, seq_len, 2, dtype=torch.float64)
+
+    def score(x):
+        return layer(x)[0][:, -1].square().sum(-1)
+
+    eps, expected = 1e-6, torch.zeros_like(x)
+    for place in torch.cartesian_prod(*map(torch.arange, x.shape)).tolist():
+        step = torch.zeros_like(x)
+        step[tuple(place)] = eps
+        with torch.no_grad():
+            expected[tuple(place)] = (score(x + step) - score(x - step))[place[0]] / (2 * eps)
+    torch.testing.assert_close(memory(score, x), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_memory_by_hand_and_causal():
+    """A tanh unit: ∂h_T/∂x_t = w ∏_{s≥t} (1 − h_s²) u^(T−t); and nothing after the step asked for."""
+    layer = nn.RNN(1, 1, bias=False, batch_first=True, dtype=torch.float64)
+    x = torch.randn(1, 6, 1, dtype=torch.float64)
+    w, u, h = layer.weight_ih_l0.item(), layer.weight_hh_l0.item(), layer(x)[0][0, :, 0].detach()
+    got = memory(lambda x: layer(x)[0][:, 3, 0], x)[0, :, 0]
+    for t in range(4):
+        assert got[t].item() == pytest.approx(w * u ** (3 - t) * (1 - h[t:4] ** 2).prod().item(), rel=1e-10)
+    assert (got[4:] == 0).all()
+
+
+def test_memory_changes_nothing_and_needs_no_gradient_mode():
+    layer, x = nn.GRU(2, 3, batch_first=True).eval(), torch.randn(2, 4, 2, requires_grad=True)
+
+    def score(x):
+        return layer(x)[0][:, -1].sum(-1)
+
+    expected = memory(score, x)
+    assert not expected.requires_grad
+    assert x.grad is None
+    assert all(p.grad is None for p in layer.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(memory(score, x), expected, rtol=0, atol=0)
+    with torch.inference_mode():
+        torch.testing.assert_close(memory(score, x.detach().clone()).clone(), expected, rtol=0, atol=0)
+
+
+def test_memory_says_what_is_wrong():
+    x = torch.zeros(2, 4, 3)
+    with pytest.raises(TypeError, match=r"x must be a floating-point tensor, got torch.int64: embed symbols"):
+        memory(lambda x: x.sum((1, 2)), x.long())
+    with pytest.raises(TypeError, match="x must be a floating-point tensor, got list"):
+        memory(lambda x: x, [1.0])
+    with pytest.raises(ValueError, match=r"x must be \(batch, seq_len, features\), got shape \(4, 3\)"):
+        memory(lambda x: x.sum(-1), x[0])
+    with pytest.raises(ValueError, match=r"one number for each of the 2 sequences, got shape \(2, 4\)"):
+        memory(lambda x: x.sum(-1), x)
+    with pytest.raises(ValueError, match="one number for each of the 2 sequences, got float"):
+        memory(lambda x: 1.0, x)
+    with pytest.raises(ValueError, match="score must depend on x"):
+        memory(lambda x: x.detach().sum((1, 2)), x)
