@@ -490,10 +490,21 @@ def _shakespeare(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     }
 
 
+def _sp500(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    text = gzip.decompress(files["sp500_dataset.csv.gz"]).decode("ascii")
+    (_, *tickers), *rows = csv.reader(io.StringIO(text))
+    return {
+        "date": np.array([row[0] for row in rows], dtype="datetime64[D]"),
+        "price": np.array([row[1:] for row in rows], dtype=np.float64),
+        "ticker": np.array(tickers),
+    }
+
+
 _READERS = {
     "traffic": _traffic,
     "spoken_digits": _spoken_digits,
     "mnist_5k": _mnist_5k,
     "chickenpox": _chickenpox,
     "shakespeare": _shakespeare,
+    "sp500": _sp500,
 }

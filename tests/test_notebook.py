@@ -107,3 +107,13 @@ def test_one_thread_unless_the_environment_says_otherwise(given, threads):
             "print(torch.get_num_threads())")
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert int(done.stdout) == threads
+
+
+def test_bf16_kernel_is_there_where_it_runs():
+    layer, x = torch.nn.LSTM(3, 4), torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        if notebook.has_bf16_kernel():
+            assert layer(x)[0].shape == (5, 2, 4)
+        else:
+            with pytest.raises(RuntimeError):
+                layer(x)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
-from lstm_lib import cells, recurrent
+from lstm_lib import cells, notebook, recurrent
 from lstm_lib.recurrent import GRU, LSTM, RNN, reverse_time, run
 
 TORCH = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
@@ -332,6 +332,8 @@ def test_autocast_takes_what_torchs_layer_takes(unit):
     plain.load_state_dict(layer.state_dict())
     states = tuple(torch.randn(1, 2, size) for size in cells.of(layer).sizes(layer))
     hx = states if len(states) > 1 else states[0]
+    if unit == "LSTM" and not notebook.has_bf16_kernel():
+        pytest.skip("PyTorch's LSTM kernel takes no bfloat16 on this CPU")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for x in (torch.randn(5, 2, 3), torch.randn(5, 2, 3, dtype=torch.bfloat16)):
             agree(flat(*layer(x, hx)), flat(*plain(x, hx)), 0)

@@ -129,7 +129,8 @@ def competitors(layer: nn.LSTM, compiled: bool) -> dict[str, Callable[[Tensor], 
         other.load_state_dict(layer.state_dict(), strict=False)
         ways[f"LSTM: {name}"] = lambda x, other=other: other(x)[0]
     ways["trace"] = lambda x: trace.trace(layer, x).h[0, 0]
-    ways["torch.nn.LSTM, bf16"] = half(ways[KERNEL], device)
+    if notebook.has_bf16_kernel(device):
+        ways["torch.nn.LSTM, bf16"] = half(ways[KERNEL], device)
     ways["fused, bf16"] = half(ways["fused"], device)
     if importlib.util.find_spec("lstm_lib.scan"):
         from lstm_lib.scan import MinLSTM
