@@ -21,7 +21,7 @@ import sys
 if importlib.util.find_spec("lstm_lib") is None:
     raise ImportError(
         "lstm_lib, the library of this book, is missing, and the book has no public address yet. Run "
-        f'`{sys.executable} -m pip install -e ".[chapters]"` in your copy of the book, in the folder that holds '
+        f"`{sys.executable} -m pip install -e .` in your copy of the book, in the folder that holds "
         "pyproject.toml, then restart the kernel."
     )
 '''
@@ -39,14 +39,14 @@ if importlib.util.find_spec("lstm_lib") is None:
         raise ImportError("PyTorch is missing. Install it (https://pytorch.org), then restart the kernel.")
     url = "<URL>"
     kept = [f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "numpy")]   # as they are
-    command = [sys.executable, "-m", "pip", "install", "-q", f"lstm-lib[chapters] @ git+{url}", *kept]
+    command = [sys.executable, "-m", "pip", "install", "-q", f"git+{url}", *kept]
     unasked = os.environ | {"GIT_TERMINAL_PROMPT": "0"}     # a question of git's would wait unseen
     pip = subprocess.run(command, env=unasked, capture_output=True, text=True)
     if pip.returncode:
         raise ImportError(
             f"{pip.stderr}\\nSo lstm_lib, the library of this book, could not be installed from {url}. Run "
             "this cell again once the reason above is gone (it needs git and a network). Or clone the book, "
-            f'run `{sys.executable} -m pip install -e ".[chapters]"` in its folder, and restart the kernel.'
+            f"run `{sys.executable} -m pip install -e .` in its folder, and restart the kernel."
         )
     importlib.invalidate_caches()
 '''
