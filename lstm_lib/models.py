@@ -64,10 +64,8 @@ class LSTMModel(nn.Module):
         ValueError
             If ``x`` is not three-dimensional, or ``lengths`` do not fit it.
         """
-        if x.dim() != 3:     # the layer would take (seq_len, input_size) for one sequence
-            raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
+        _check(x, lengths)
         if lengths is not None:
-            _check_lengths(lengths, x)
             x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, (h_n, _) = self.lstm(x)     # h_n: (num_layers, batch, hidden_size), each sequence at its own last step
         return self.fc(h_n[-1])
@@ -156,8 +154,7 @@ class DeepLSTM(nn.Module):
         ValueError
             If ``x`` is not of that shape.
         """
-        if x.dim() != 3:     # the layers would take (seq_len, input_size) for one sequence
-            raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
+        _check(x)
         for k, lstm in enumerate(self.lstms):
             h, _ = lstm(x)
             if self.connection == "dense":
@@ -244,11 +241,9 @@ class AcousticModel(nn.Module):
         ValueError
             If ``x`` is not three-dimensional, or ``lengths`` do not fit it.
         """
-        if x.dim() != 3:     # the layer would take (seq_len, input_size) for one sequence
-            raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
+        _check(x, lengths)
         if lengths is None:
             return self.fc(self.lstm(x)[0]).log_softmax(-1)
-        _check_lengths(lengths, x)
         seq_len = x.shape[1]
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         h, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=seq_len)
@@ -258,7 +253,11 @@ class AcousticModel(nn.Module):
         return torch.where(ended[..., None], silence, self.fc(h).log_softmax(-1))
 
 
-def _check_lengths(lengths: Tensor, x: Tensor) -> None:
+def _check(x: Tensor, lengths: Tensor | None = None) -> None:
+    if x.dim() != 3:     # a layer would take (seq_len, input_size) for one sequence
+        raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
+    if lengths is None:
+        return
     batch, seq_len, _ = x.shape
     if lengths.shape != (batch,) or lengths.is_floating_point():
         raise ValueError(f"lengths: got {lengths.dtype} of shape {tuple(lengths.shape)}, "

@@ -145,3 +145,8 @@ def test_greedy_and_beam_differ_where_many_paths_spell_one_string():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(4, 3))
+
+
+def test_beam_lists_no_string_without_a_path():
+    never = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]], dtype=torch.float64).log()
+    assert {tuple(string) for string, _ in ctc.beam(never, width=50)} == {(), (1,)}

@@ -238,6 +238,7 @@ def test_acoustic_model_reads_each_sequence_as_if_alone_then_says_blank(lengths,
     x = torch.randn(len(lengths), 7, 3, dtype=torch.float64)
     said = model(x, torch.tensor(lengths))
     assert said.shape == (len(lengths), 7, 5)
+    torch.testing.assert_close(model(x), model(x, torch.full((len(lengths),), 7)), rtol=1e-10, atol=1e-10)
     for one, x_one, length in zip(said, x, lengths, strict=True):
         h, _ = model.lstm(x_one[None, :length])
         torch.testing.assert_close(one[:length], model.fc(h)[0].log_softmax(-1), rtol=1e-10, atol=1e-10)
