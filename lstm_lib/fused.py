@@ -36,6 +36,8 @@ BLOCK = 1 << 20
 
 EPS = 1e-5
 
+_through_sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # d · y (1 − y), in one pass
+_through_tanh = torch.ops.aten.tanh_backward.grad_input  # d · (1 − y²)
 
 def sweep(
     cell: Cell,
@@ -96,7 +98,7 @@ def sweep(
         *states, gates = apply(kernel, keep_gates or torch.is_grad_enabled(), *tensors)
     steps = dict(zip(cell.states, states, strict=True))
     if keep_gates:
-        blocks = dict(zip(kernel.blocks, gates.chunk(len(kernel.blocks), -1), strict=True))
+        blocks = dict(zip(kernel.blocks + kernel.kept, _rows(gates, kernel.count), strict=True))
         steps |= {name: blocks[name] for name in cell.gates}
     return steps
 
@@ -111,22 +113,21 @@ class _Sweep(torch.autograd.Function):
         *_, seq_len, batch, _ = x.shape
         hidden, rows = v.shape[-1], v.shape[-2]
         lead = (*x.shape[:-3], seq_len, batch)
-        width = len(kernel.blocks) * hidden
+        width, sums = kernel.count * hidden, len(kernel.blocks) * hidden
         n = _block_length(x, batch * width)
         gates = x.new_empty((*lead[:-2], seq_len if keep else min(n, seq_len), batch, width))
         states = [x.new_empty((*lead, hidden)) for _ in kernel.states]
+        work["one"] = x.new_ones(1)  # a number among the operands costs more than the operation
         before = [work[name + "_0"] for name in kernel.states]
-        work["y"] = torch.empty_like(before[0])
         steps = list(zip(*(s.unbind(-3) for s in states), strict=True))
         vt = v.transpose(-1, -2).contiguous()
         multiply = Tensor.addmm_ if v.dim() == 2 else Tensor.baddbmm_
         for start in range(0, seq_len, n):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
-            _project(x[..., start:stop, :, :], u, b, block)
+            _project(x[..., start:stop, :, :], u, b, block[..., :sums])
             views = kernel.forward_views(block, work, start, stop)
-            sums = block[..., :rows].unbind(-3)
-            for pre, now, *parts in zip(sums, steps[start:stop], *views, strict=True):
+            for pre, now, *parts in zip(block[..., :rows].unbind(-3), steps[start:stop], *views, strict=True):
                 kernel.step(multiply, pre, vt, parts, before, now, work)
                 before = now
         return (*states, gates)
@@ -156,16 +157,17 @@ class _Sweep(torch.autograd.Function):
         dx = torch.empty_like(x) if needs[0] else None
         du = None if u is None else torch.zeros_like(u.transpose(-1, -2)).contiguous()
         dv = torch.zeros_like(v.transpose(-1, -2)).contiguous()
-        db = None if not needs[3] else x.new_zeros((*v.shape[:-2], gates.shape[-1]))
-        work["y"] = torch.empty_like(initial[0])
+        width = len(kernel.blocks) * v.shape[-1]
+        db = None if not needs[3] else x.new_zeros((*v.shape[:-2], width))
+        work["total"] = torch.empty_like(initial[0])
+        work["wide"] = work["total"].unsqueeze(-2)
         extra = {name: torch.zeros_like(work[name]) for name in kernel.extras}
 
         dh = torch.zeros_like(initial[0]) if grad_h is None else grad_h.select(-3, seq_len - 1).clone()
         dc = torch.zeros_like(initial[0]) if grad_c is None else grad_c.select(-3, seq_len - 1)
         out_h = [None] * seq_len if grad_h is None else [None, *grad_h.unbind(-3)[:-1]]
         out_c = [None] * seq_len if grad_c is None else [None, *grad_c.unbind(-3)[:-1]]
-        multiply = Tensor.addmm_ if v.dim() == 2 else Tensor.baddbmm_
-        product = torch.mm if v.dim() == 2 else torch.bmm
+        product, add_product = (torch.mm, torch.addmm) if v.dim() == 2 else (torch.bmm, torch.baddbmm)
         for start in reversed(range(0, seq_len, n)):
             stop = min(start + n, seq_len)
             now = [s[..., start:stop, :, :] for s in states]
@@ -177,10 +179,10 @@ class _Sweep(torch.autograd.Function):
                 base, dc = kernel.back(parts, dh, dc, work)
                 if grad_before is not None:
                     dc = dc + grad_before
-                dh = kernel.carry(multiply, product, base, grad, sums, v, parts)
+                dh = kernel.carry(product, add_product, base, grad, sums, v, parts)
             h_before = kernel.seen(before[0], work, start, stop)
             _accumulate(dv, h_before, through[..., :rows])
-            total = d[..., : gates.shape[-1]]
+            total = d[..., :width]
             if du is not None:
                 _accumulate(du, x[..., start:stop, :, :], total)
             if dx is not None:
@@ -259,11 +261,14 @@ class _Kernel:
     ----------
     blocks : tuple of str
         Of the pre-activations, in the engine's order.
+    kept : tuple of str
+        What else the backward pass wants of a step, beside the gates.
     states, extras, masks : tuple of str
         What comes after x, U, V, b, by name: extras and masks, then the initial states.
     """
 
     blocks: tuple[str, ...]
+    kept: tuple[str, ...] = ()
     states: tuple[str, ...] = ("h",)
     extras: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
@@ -271,6 +276,10 @@ class _Kernel:
     @property
     def names(self) -> tuple[str, ...]:
         return (*self.extras, *self.masks, *(s + "_0" for s in self.states))
+
+    @property
+    def count(self) -> int:
+        return len(self.blocks + self.kept)
 
     def by_name(self, tensors: Any) -> dict[str, Tensor]:
         return dict(zip(self.names, tensors, strict=True))
@@ -286,13 +295,13 @@ class _Kernel:
     def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
         """Add a block's part of the gradients of the extras."""
 
-    def carry(self, multiply: Any, product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
+    def carry(self, product: Any, add_product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
               v: Tensor, parts: list) -> Tensor:
         """dh of the step before: from outside, past the product, and through it."""
         if base is None and grad is None:
             return product(sums, v)
-        total = grad.clone() if base is None else base if grad is None else base.add_(grad)
-        return multiply(total, sums, v)
+        outside = grad if base is None else base if grad is None else base + grad
+        return add_product(outside, sums, v)
 
 
 class _RNN(_Kernel):
@@ -375,6 +384,7 @@ class _LSTM(_Kernel):
     """The LSTM and its variants; see :class:`lstm_lib.cells.LSTMVariant` for the equations."""
 
     blocks = ("o", "i", "f", "g")
+    kept = ("y",)  # tanh(c): for some processors half the cost of a step
     states = ("h", "c")
 
     def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
@@ -404,28 +414,28 @@ class _LSTM(_Kernel):
     # Forward ---------------------------------------------------------------------------------------------------
 
     def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
-        o, i, f, g = _rows(block, 4)
+        o, i, f, g, y = _rows(block, 5)
         h = o.shape[-1]
-        parts = [block[..., : 3 * h], o, i, f, g]
+        parts = [block[..., : 3 * h], o, i, f, g, y]
         parts += [work[name][..., start:stop, :, :] for name in self.masks]
         return [p.unbind(-3) for p in parts]
 
     def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
              work: dict) -> None:
         if self.plain:
-            oif, o, i, f, g = parts
+            oif, o, i, f, g, y = parts
             (h_0, c_0), (h, c) = before, now
             multiply(pre, h_0, vt)
             oif.sigmoid_()
             g.tanh_()
             torch.mul(f, c_0, out=c).addcmul_(i, g)  # c = f ⊙ c_{t-1} + i ⊙ g
-            torch.mul(o, torch.tanh(c, out=work["y"]), out=h)  # h = o ⊙ tanh(c)
+            torch.mul(o, torch.tanh(c, out=y), out=h)  # h = o ⊙ tanh(c)
         else:
             self.variant_step(multiply, pre, vt, parts, before, now, work)
 
     def variant_step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
              work: dict) -> None:
-        oif, o, i, f, g, *masks = parts
+        oif, o, i, f, g, y, *masks = parts
         mask = dict(zip(self.masks, masks, strict=True))
         (h_0, c_0), (h, c) = before, now
         seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
@@ -441,7 +451,7 @@ class _LSTM(_Kernel):
         else:
             oif.sigmoid_()
         if self.coupled:
-            torch.sub(1, f, out=i)
+            torch.sub(work["one"], f, out=i)
         for name, gate in (("input", i), ("forget", f)):
             if name in self.without:
                 gate.fill_(1)
@@ -456,7 +466,10 @@ class _LSTM(_Kernel):
         if self.layer_norm:
             s = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)[0]
             s = torch.addcmul(work["ln_c_bias"], s, work["ln_c"])
-        y = s if "output_activation" in self.without else torch.tanh(s, out=work["y"])
+        if "output_activation" in self.without:
+            y.copy_(s)
+        else:
+            torch.tanh(s, out=y)
         torch.mul(o, y, out=h)
         if "zone_h" in mask:
             h.lerp_(h_0, mask["zone_h"])
@@ -466,33 +479,28 @@ class _LSTM(_Kernel):
     # Backward --------------------------------------------------------------------------------------------------
 
     def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
-        o, i, f, g = _rows(gates, 4)
+        o, i, f, g, y = _rows(gates, 5)
         (_, c), (h_0, c_0) = now, before
         hidden = o.shape[-1]
         mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
         if "zone_c" in mask:
             c = torch.addcmul(f * c_0, i, g)
-        s = c
-        if self.layer_norm:
-            norm_c = torch.native_layer_norm(c, (hidden,), None, None, EPS)
-            s = torch.addcmul(_over_time(work["ln_c_bias"]), norm_c[0], _over_time(work["ln_c"]))
         linear = "output_activation" in self.without
-        y = s if linear else torch.tanh(s)
 
         rows = gates.new_empty((*gates.shape[:-1], 5 * hidden))
         fo, fi, ff, fg, keep = _rows(rows, 5)
-        torch.mul(o * y, 1 - o, out=fo)  # ∂h/∂a_o = tanh(c) o (1 − o)
-        torch.mul(g * i, 1 - i, out=fi)  # ∂c/∂a_i = g i (1 − i)
-        torch.mul(c_0 - g if self.coupled else c_0, f * (1 - f), out=ff)  # ∂c/∂a_f = c_{t-1} f (1 − f)
+        _through_sigmoid(y, o, grad_input=fo)  # ∂h/∂a_o = tanh(c) o (1 − o)
+        _through_sigmoid(g, i, grad_input=fi)  # ∂c/∂a_i = g i (1 − i)
+        _through_sigmoid(c_0 - g if self.coupled else c_0, f, grad_input=ff)  # ∂c/∂a_f = c_{t-1} f (1 − f)
         if "input_activation" in self.without:
             fg.copy_(i)
         else:
-            torch.mul(i, 1 - g * g, out=fg)  # ∂c/∂a_g = i (1 − g²)
+            _through_tanh(i, g, grad_input=fg)  # ∂c/∂a_g = i (1 − g²)
         keep.copy_(f)  # ∂c/∂c_{t-1} = f
         for name, part in (("output", fo), ("input", fi), ("forget", ff)):
             if name in self.without or (self.coupled and name == "input"):
                 part.zero_()
-        fc = o.clone() if linear else o * (1 - y * y)  # ∂h/∂c = o (1 − tanh²(c))
+        fc = o.clone() if linear else torch.ops.aten.tanh_backward(o, y)  # ∂h/∂c = o (1 − tanh²(c))
         if "zone_h" in mask:
             fo.mul_(1 - mask["zone_h"])
             fc.mul_(1 - mask["zone_h"])
@@ -509,9 +517,12 @@ class _LSTM(_Kernel):
             pre = self.seen(h_0, work, start, stop).flatten(-3, -2) @ work["v"].transpose(-1, -2)
             pre = pre.unflatten(-2, gates.shape[-3:-1])
             norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
+            norm_c = torch.native_layer_norm(c, (hidden,), None, None, EPS)
             through = torch.empty_like(pre)
             work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0], "ds": torch.empty_like(c)}
             views += [pre, *norm_hh[1:], through, d[..., : 4 * hidden], c, *norm_c[1:], work["ds"]]
+        if "zone_c" in mask:
+            views.append(1 - mask["zone_c"])
         work["c"] = c
         return d, through, [v.unbind(gates.dim() - 3) for v in (*views, *mask.values())]
 
@@ -520,34 +531,36 @@ class _LSTM(_Kernel):
             return self.variant_back(parts, dh, dc, work)
         fc, fo, factors, d_o, d_ifg, d_c = parts
         torch.mul(dh, fo, out=d_o)  # da_o
-        total = torch.addcmul(dc, dh, fc, out=work["y"])  # all that reaches c_t
-        torch.mul(total.unsqueeze(-2), factors, out=d_ifg)  # da_i, da_f, da_g, and what goes on to c_{t-1}
+        torch.addcmul(dc, dh, fc, out=work["total"])  # all that reaches c_t
+        torch.mul(work["wide"], factors, out=d_ifg)  # da_i, da_f, da_g, and what goes on to c_{t-1}
         return None, d_c
 
     def variant_back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
-        mask = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))
+        first = len(parts) - len(self.masks)
+        mask = dict(zip(self.masks, parts[first:], strict=True))
         fc, fo, factors, d_o, d_ifg, d_c, *norm = parts
         torch.mul(dh, fo, out=d_o)
-        total = dc * (1 - mask["zone_c"]) if "zone_c" in mask else dc
+        total = work["total"]
+        new = torch.mul(dc, parts[first - 1], out=total) if "zone_c" in mask else dc
         if self.layer_norm:
             pre, mean_hh, rstd_hh, through, d_all, c, mean, rstd, ds = norm[:9]
             torch.mul(dh, fc, out=ds)
-            total = total + _norm_back(ds * work["ln_c"], c, mean, rstd)
+            torch.add(new, _norm_back(ds * work["ln_c"], c, mean, rstd), out=total)
             if self.peephole:
                 total.addcmul_(d_o, work["co"])
         else:
-            total = torch.addcmul(total, dh, fc)
-        torch.mul(total.unsqueeze(-2), factors, out=d_ifg)
+            torch.addcmul(new, dh, fc, out=total)
+        torch.mul(work["wide"], factors, out=d_ifg)
         if self.layer_norm:
             through.copy_(_norm_back(d_all * work["ln_hh"], pre, mean_hh, rstd_hh))
         if "zone_c" in mask:
             d_c.addcmul_(dc, mask["zone_c"])
         return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
 
-    def carry(self, multiply: Any, product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
+    def carry(self, product: Any, add_product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
               v: Tensor, parts: list) -> Tensor:
         if "drop_h" not in self.masks:
-            return super().carry(multiply, product, base, grad, sums, v, parts)
+            return super().carry(product, add_product, base, grad, sums, v, parts)
         drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
         total = product(sums, v).mul_(drop)
         for other in (base, grad):
@@ -571,7 +584,7 @@ class _LSTM(_Kernel):
 
 def _norm_back(d: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """Through a layer norm without gain and bias."""
-    return torch.ops.aten.native_layer_norm_backward(
+    return torch.ops.aten.native_layer_norm_backward.default(
         d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), None, None, [True, False, False])[0]
 
 

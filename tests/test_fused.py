@@ -54,7 +54,7 @@ units = pytest.mark.parametrize(("unit", "options"), PLAIN, ids=name_of)
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Two steps of this module's LSTM to a block, so that a sequence of five has three of them."""
-    monkeypatch.setattr(fused, "BLOCK", 2 * BATCH * 4 * HIDDEN * 8)
+    monkeypatch.setattr(fused, "BLOCK", 2 * BATCH * 5 * HIDDEN * 8)
 
 
 def numbers(*shape):
@@ -301,7 +301,7 @@ def test_replicas_equal_each_alone(unit, options, shared, mode, monkeypatch):
     drawn = any("drop" in name or name == "zoneout" for name in options)
     if mode == "training" and not drawn:
         pytest.skip("nothing is drawn")
-    monkeypatch.setattr(fused, "BLOCK", 2 * REPLICAS * BATCH * 4 * HIDDEN * 8)
+    monkeypatch.setattr(fused, "BLOCK", 2 * REPLICAS * BATCH * 5 * HIDDEN * 8)
     models = [layer_of(unit, seed=k, **options).train(mode == "training") for k in range(REPLICAS)]
     stacked, buffers = stack_module_state(models)
     template = copy.deepcopy(models[0])

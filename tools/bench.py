@@ -347,7 +347,9 @@ def main() -> None:
         for shape in shapes:
             torch._dynamo.reset()
             rows += measure(shape, device, options.only, options.compile, budget, options.rounds, options.memory)
-        print(table(rows), flush=True)
+            print(f"\n{table([row for row in rows if row['shape'] == list(shape)])}", flush=True)
+        if len(shapes) > 1:
+            print(f"\n{table(rows)}", flush=True)
         entry = found.setdefault(device, {
             "device": name, "kind": device, "date": datetime.now(UTC).date().isoformat(),
             "torch": torch.__version__, "rows": []})
