@@ -62,7 +62,7 @@ def test_outputs_hold_no_path_and_no_timing(nb):
 def test_set_up_parameters_and_start_stand_first(nb):
     first, second, third = code(nb)[:3]
     assert "setup" in tags(first)
-    assert first.source == setup_cell.text(setup_cell.repository_url()), "run `make notebooks`"
+    assert first.source == setup_cell.of(nb, setup_cell.repository_url()), "run `make notebooks`"
     assert "parameters" in tags(second)
     values = {}
     exec(second.source, values)     # the repository's own cell, three assignments

@@ -86,8 +86,9 @@ def published(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_set_up_cell_follows_from_the_settings(path):
-    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    assert cells[0].source == setup_cell.text(setup_cell.repository_url()), "run `make notebooks`"
+    nb = nbformat.read(path, 4)
+    cells = [cell for cell in nb.cells if cell.cell_type == "code"]
+    assert cells[0].source == setup_cell.of(nb, setup_cell.repository_url()), "run `make notebooks`"
     assert {"setup", "hide-input"} <= set(cells[0].metadata.tags)
     assert cells[0].outputs == []
 
@@ -204,9 +205,9 @@ def test_address_is_taken_along_wherever_it_is_quoted(book):
 def test_set_up_cells_follow(book):
     repo.move(URL, book)
     for name in chapters():
-        [cell] = [cell for cell in nbformat.read(notebook(name, book), 4).cells
-                  if "setup" in cell.metadata.get("tags", [])]
-        assert cell.source == setup_cell.text(URL)
+        nb = nbformat.read(notebook(name, book), 4)
+        [cell] = [cell for cell in nb.cells if "setup" in cell.metadata.get("tags", [])]
+        assert cell.source == setup_cell.of(nb, URL)
         assert f'url = "{URL}"' in cell.source
 
 

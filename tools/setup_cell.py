@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import tomllib
+
 import yaml
 from nbformat import NotebookNode
 
@@ -14,42 +18,70 @@ register it, and no copy of the book ever installs a stranger's code."""
 TAG = "setup"
 
 UNPUBLISHED = '''\
-# Set-up: nothing to do where the book's library is installed; elsewhere this says how to install it.
+# Set-up: nothing to do where everything is installed; elsewhere this says how to install it.
 import importlib.util
 import sys
 
-if importlib.util.find_spec("lstm_lib") is None:
+needed = [          # the book's library, and what this chapter alone imports
+<NAMES>
+]
+missing = [name for name in needed if importlib.util.find_spec(name) is None]
+if missing:
     raise ImportError(
-        "lstm_lib, the library of this book, is missing, and the book has no public address yet. Run "
-        f"`{sys.executable} -m pip install -e .` in your copy of the book, in the folder that holds "
-        "pyproject.toml, then restart the kernel."
+        f"{', '.join(missing)}: missing, and the book has no public address yet. Run "
+        f"`{sys.executable} -m pip install -e .<EXTRAS>` "
+        "in your copy of the book, in the folder that holds pyproject.toml, then restart the kernel."
     )
 '''
 
 PUBLISHED = '''\
-# Set-up: nothing to do where the book's library is installed; elsewhere, as on Colab, pip fetches it.
+# Set-up: nothing to do where everything is installed; elsewhere, as on Colab, pip fetches what is missing.
 import importlib.metadata
 import importlib.util
 import os
 import subprocess
 import sys
 
-if importlib.util.find_spec("lstm_lib") is None:
+url = "<URL>"
+needed = {          # the book's library, and what this chapter alone imports
+<NEEDS>
+}
+missing = [source for name, source in needed.items() if importlib.util.find_spec(name) is None]
+if missing:
     if importlib.util.find_spec("torch") is None:
         raise ImportError("PyTorch is missing. Install it (https://pytorch.org), then restart the kernel.")
-    url = "<URL>"
     kept = [f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "numpy")]   # as they are
-    command = [sys.executable, "-m", "pip", "install", "-q", f"git+{url}", *kept]
+    command = [sys.executable, "-m", "pip", "install", "-q", *missing, *kept]
     unasked = os.environ | {"GIT_TERMINAL_PROMPT": "0"}     # a question of git's would wait unseen
     pip = subprocess.run(command, env=unasked, capture_output=True, text=True)
     if pip.returncode:
         raise ImportError(
-            f"{pip.stderr}\\nSo lstm_lib, the library of this book, could not be installed from {url}. Run "
-            "this cell again once the reason above is gone (it needs git and a network). Or clone the book, "
-            f"run `{sys.executable} -m pip install -e .` in its folder, and restart the kernel."
+            f"{pip.stderr}\\nSo pip could not install {', '.join(missing)}. Run this cell again once the reason "
+            "above is gone (it needs git and a network). Or clone the book, run "
+            f"`{sys.executable} -m pip install -e .<EXTRAS>` "
+            "in its folder, and restart the kernel."
         )
     importlib.invalidate_caches()
 '''
+
+
+def imported(notebook: NotebookNode) -> set[str]:
+    """The packages that the code of a notebook imports."""
+    code = "\n".join(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)
+                     for cell in notebook.cells if cell.cell_type == "code")
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def optional() -> dict[str, str]:
+    """What single chapters import, by name, as pip takes it: the extra ``chapters`` of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {re.match(r"\w+", need)[0]: need for need in project["optional-dependencies"]["chapters"]}
 
 
 def repository_url() -> str:
@@ -57,20 +89,46 @@ def repository_url() -> str:
     return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
 
 
-def text(url: str) -> str:
+def text(url: str, packages: dict[str, str] | None = None) -> str:
     """The set-up cell of a book whose repository is at ``url``.
 
     Parameters
     ----------
     url : str
         What ``git clone`` takes, or :data:`PLACEHOLDER`: then the cell fetches nothing.
+    packages : dict of str to str, optional
+        What the chapter imports that the library does not bring, by name, as pip takes it.
 
     Returns
     -------
     str
     """
+    packages = packages or {}
+    needs = ['    "lstm_lib": f"git+{url}",', *(f'    "{name}": "{need}",' for name, need in packages.items())]
+    names = [f'    "{name}",' for name in ("lstm_lib", *packages)]
     template = UNPUBLISHED if url == PLACEHOLDER else PUBLISHED
-    return template.replace("<URL>", url).rstrip("\n")
+    for mark, value in (("<URL>", url), ("<NEEDS>", "\n".join(needs)), ("<NAMES>", "\n".join(names)),
+                        ("<EXTRAS>", "".join(f" {name}" for name in packages))):
+        template = template.replace(mark, value)
+    return template.rstrip("\n")
+
+
+def of(notebook: NotebookNode, url: str) -> str:
+    """The set-up cell of a chapter: with the packages that it alone imports.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        A chapter.
+    url : str
+        As in :func:`text`.
+
+    Returns
+    -------
+    str
+    """
+    names = imported(notebook)
+    return text(url, {name: need for name, need in optional().items() if name in names})
 
 
 def fill(notebook: NotebookNode, url: str) -> None:
@@ -91,4 +149,4 @@ def fill(notebook: NotebookNode, url: str) -> None:
     cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", ())]
     if [cell.cell_type for cell in cells] != ["code"]:
         raise ValueError(f"a chapter needs exactly one code cell tagged {TAG!r}, this one has {len(cells)}")
-    cells[0].source = text(url)
+    cells[0].source = of(notebook, url)
