@@ -384,7 +384,7 @@ class _LSTM(_Kernel):
     """The LSTM and its variants; see :class:`lstm_lib.cells.LSTMVariant` for the equations."""
 
     blocks = ("o", "i", "f", "g")
-    kept = ("y",)  # tanh(c): for some processors half the cost of a step
+    kept = ("y",)  # tanh(c), which is slow to compute a second time
     states = ("h", "c")
 
     def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
