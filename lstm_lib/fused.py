@@ -39,6 +39,7 @@ EPS = 1e-5
 _through_sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # d · y (1 − y), in one pass
 _through_tanh = torch.ops.aten.tanh_backward.grad_input  # d · (1 − y²)
 
+
 def sweep(
     cell: Cell,
     w: SimpleNamespace,
@@ -414,7 +415,7 @@ class _LSTM(_Kernel):
     # Forward ---------------------------------------------------------------------------------------------------
 
     def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
-        o, i, f, g, y = _rows(block, 5)
+        o, i, f, g, y = _rows(block, self.count)
         h = o.shape[-1]
         parts = [block[..., : 3 * h], o, i, f, g, y]
         parts += [work[name][..., start:stop, :, :] for name in self.masks]
@@ -479,7 +480,7 @@ class _LSTM(_Kernel):
     # Backward --------------------------------------------------------------------------------------------------
 
     def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
-        o, i, f, g, y = _rows(gates, 5)
+        o, i, f, g, y = _rows(gates, self.count)
         (_, c), (h_0, c_0) = now, before
         hidden = o.shape[-1]
         mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
