@@ -121,14 +121,17 @@ class _Sweep(torch.autograd.Function):
         work["one"] = x.new_ones(1)  # a number among the operands costs more than the operation
         before = [work[name + "_0"] for name in kernel.states]
         steps = list(zip(*(s.unbind(-3) for s in states), strict=True))
+        every_mask = [_each_step(work[name]) for name in kernel.masks]
         vt = v.transpose(-1, -2).contiguous()
-        multiply = Tensor.addmm_ if v.dim() == 2 else Tensor.baddbmm_
+        multiply = Tensor.addmm_ if v.dim() == 2 else _add_bmm
         for start in range(0, seq_len, n):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
             _project(x[..., start:stop, :, :], u, b, block[..., :sums])
-            views = kernel.forward_views(block, work, start, stop)
-            for pre, now, *parts in zip(block[..., :rows].unbind(-3), steps[start:stop], *views, strict=True):
+            if keep or start == 0:  # a view costs as much as an operation: not again where the memory is the same
+                views = [block[..., :rows].unbind(-3), *kernel.forward_views(block)]
+            masks = [mask[start:stop] for mask in every_mask]
+            for now, pre, *parts in zip(steps[start:stop], *views, *masks, strict=keep):
                 kernel.step(multiply, pre, vt, parts, before, now, work)
                 before = now
         return (*states, gates)
@@ -139,7 +142,8 @@ class _Sweep(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
         if keep:
-            ctx.save_for_backward(*tensors, *output)
+            x, u, *rest = tensors
+            ctx.save_for_backward(None if u is None else x, u, *rest, *output)
 
     @staticmethod
     @once_differentiable
@@ -150,37 +154,43 @@ class _Sweep(torch.autograd.Function):
         *states, gates = tensors[-count:]
         x, u, v, _, *rest = tensors[:-count]
         work = kernel.by_name(rest) | {"v": v}
-        seq_len, batch = x.shape[-3:-1]
+        seq_len, batch = gates.shape[-3:-1]
         rows = v.shape[-2]
-        n = _block_length(x, gates.shape[-1] * batch)
+        n = _block_length(gates, gates.shape[-1] * batch)
         initial = [work[name + "_0"] for name in kernel.states]
         grad_h, grad_c = (*grads[:-1], None)[:2]
-        dx = torch.empty_like(x) if needs[0] else None
+        width = len(kernel.blocks) * v.shape[-1]
+        dx = gates.new_empty((*gates.shape[:-1], width if u is None else u.shape[-1])) if needs[0] else None
         du = None if u is None else torch.zeros_like(u.transpose(-1, -2)).contiguous()
         dv = torch.zeros_like(v.transpose(-1, -2)).contiguous()
-        width = len(kernel.blocks) * v.shape[-1]
-        db = None if not needs[3] else x.new_zeros((*v.shape[:-2], width))
+        db = None if not needs[3] else gates.new_zeros((*v.shape[:-2], width))
         work["total"] = torch.empty_like(initial[0])
         work["wide"] = work["total"].unsqueeze(-2)
         extra = {name: torch.zeros_like(work[name]) for name in kernel.extras}
 
-        dh = torch.zeros_like(initial[0]) if grad_h is None else grad_h.select(-3, seq_len - 1).clone()
+        # dh gathers in a copy of its gradients from outside: autograd may want its own again
+        out_h = [None, *[None] * seq_len] if grad_h is None else [None, *grad_h.clone(
+            memory_format=torch.contiguous_format).unbind(-3)]
+        dh = torch.zeros_like(initial[0]) if grad_h is None else out_h.pop()
         dc = torch.zeros_like(initial[0]) if grad_c is None else grad_c.select(-3, seq_len - 1)
-        out_h = [None] * seq_len if grad_h is None else [None, *grad_h.unbind(-3)[:-1]]
         out_c = [None] * seq_len if grad_c is None else [None, *grad_c.unbind(-3)[:-1]]
-        product, add_product = (torch.mm, torch.addmm) if v.dim() == 2 else (torch.bmm, torch.baddbmm)
+        product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, _add_bmm)
+        every_mask = [_each_step(work[name]) for name in kernel.masks]
+        *space, views = kernel.workspace(gates, min(n, seq_len))
+        views = [space[2][..., :rows].unbind(-3), *views]
         for start in reversed(range(0, seq_len, n)):
             stop = min(start + n, seq_len)
             now = [s[..., start:stop, :, :] for s in states]
             before = [_before(s, s_0, start, stop) for s, s_0 in zip(states, initial, strict=True)]
-            d, through, views = kernel.factors(gates[..., start:stop, :, :], now, before, work, start, stop)
-            back = through[..., :rows].unbind(-3)
-            carried = list(zip(out_h[start:stop], out_c[start:stop], back, *views, strict=True))
-            for grad, grad_before, sums, *parts in reversed(carried):
-                base, dc = kernel.back(parts, dh, dc, work)
+            f, d, through = (part[..., : stop - start, :, :] for part in space)
+            more = kernel.factors(f, gates[..., start:stop, :, :], now, before, work, start, stop)
+            masks = [mask[start:stop] for mask in every_mask]
+            carried = list(zip(out_h[start:stop], out_c[start:stop], *views, *more, *masks, strict=False))
+            for outside, grad_before, sums, *parts in reversed(carried):
+                past, dc = kernel.back(parts, dh, dc, work)
                 if grad_before is not None:
                     dc = dc + grad_before
-                dh = kernel.carry(product, add_product, base, grad, sums, v, parts)
+                dh = kernel.carry(product, multiply, past, outside, sums, v, parts)
             h_before = kernel.seen(before[0], work, start, stop)
             _accumulate(dv, h_before, through[..., :rows])
             total = d[..., :width]
@@ -191,6 +201,7 @@ class _Sweep(torch.autograd.Function):
             if db is not None:
                 db += total.sum((-3, -2))
             kernel.extra_grads(extra, d, before, work, start, stop)
+            dc = dc.clone()  # it may lie where the next block writes
         grads_by_name = extra | {kernel.states[0] + "_0": dh} | ({"c_0": dc} if len(kernel.states) > 1 else {})
         du = None if du is None else du.transpose(-1, -2)
         return (None, None, dx, du, dv.transpose(-1, -2), db, *(grads_by_name.get(name) for name in kernel.names))
@@ -225,13 +236,18 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None
     if u is None:
         out.copy_(x)
         return
-    x, flat, ut = x.flatten(-3, -2), out.flatten(-3, -2), u.transpose(-1, -2)
-    if u.dim() == 3:
-        (torch.bmm(x, ut, out=flat) if b is None else torch.baddbmm(b.unsqueeze(-2), x, ut, out=flat))
+    x, ut = x.flatten(-3, -2), u.transpose(-1, -2)
+    if u.dim() == 3:  # a block of replicas cannot be flattened in place
+        products = torch.bmm(x, ut).view_as(out)
+        out.copy_(products) if b is None else torch.add(products, b[:, None, None], out=out)
     else:
-        (torch.mm(x, ut, out=flat) if b is None else torch.addmm(b, x, ut, out=flat))
-    if flat.data_ptr() != out.data_ptr():  # a block of replicas cannot be flattened in place
-        out.copy_(flat.view_as(out))
+        flat = out.flatten(-3, -2)
+        torch.mm(x, ut, out=flat) if b is None else torch.addmm(b, x, ut, out=flat)
+
+
+def _add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """total += a b of every replica. ``baddbmm_`` takes one after another where total is not contiguous."""
+    return total.add_(torch.bmm(a, b))
 
 
 def _accumulate(total: Tensor, x: Tensor, d: Tensor) -> None:
@@ -289,6 +305,10 @@ class _Kernel:
         """x, U, V, b and the extras, from the layer's weights."""
         raise NotImplementedError
 
+    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+        """For ``n`` steps of the backward pass: factors, gradients, those of the product, views of each step."""
+        raise NotImplementedError
+
     def seen(self, h: Tensor, work: dict, start: int, stop: int) -> Tensor:
         """What the recurrent product sees of h."""
         return h
@@ -296,13 +316,16 @@ class _Kernel:
     def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
         """Add a block's part of the gradients of the extras."""
 
-    def carry(self, product: Any, add_product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
+    def carry(self, product: Any, multiply: Any, past: Tensor | None, outside: Tensor | None, sums: Tensor,
               v: Tensor, parts: list) -> Tensor:
-        """dh of the step before: from outside, past the product, and through it."""
-        if base is None and grad is None:
+        """dh of the step before: from outside, past the product, and through it. Overwrites the first two."""
+        if outside is None:
+            outside, past = past, None
+        if outside is None:
             return product(sums, v)
-        outside = grad if base is None else base if grad is None else base + grad
-        return add_product(outside, sums, v)
+        if past is not None:
+            outside += past
+        return multiply(outside, sums, v)
 
 
 class _RNN(_Kernel):
@@ -315,18 +338,22 @@ class _RNN(_Kernel):
     def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
         return x, w.weight_ih, w.weight_hh, None if w.bias_ih is None else w.bias_ih + w.bias_hh
 
-    def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
+    def forward_views(self, block: Tensor) -> list:
         return []
 
     def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
              work: dict) -> None:
         self.activation(multiply(pre, before[0], vt), out=now[0])
 
-    def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
+    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+        f, d = _blocks(gates, n, gates.shape[-1]), _blocks(gates, n, gates.shape[-1])
+        return f, d, d, [f.unbind(-3), d.unbind(-3)]
+
+    def factors(self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int,
+                stop: int) -> list:
         (h,) = now
-        f = 1 - h * h if self.tanh else (h > 0).to(h.dtype)
-        d = torch.empty_like(f)
-        return d, d, [f.unbind(-3), d.unbind(-3)]
+        f.copy_(1 - h * h if self.tanh else h > 0)
+        return []
 
     def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
         f, d = parts
@@ -349,7 +376,7 @@ class _GRU(_Kernel):
         b = None if w.bias_ih is None else spread(w.bias_ih, w.bias_hh)
         return x, spread(w.weight_ih), w.weight_hh, b
 
-    def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
+    def forward_views(self, block: Tensor) -> list:
         r, z, hn, n = _rows(block, 4)
         return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
 
@@ -361,19 +388,22 @@ class _GRU(_Kernel):
         n.addcmul_(r, hn).tanh_()  # n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
         torch.lerp(n, before[0], z, out=now[0])  # h = n + z ⊙ (h_{t-1} − n)
 
-    def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
+    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+        hidden = gates.shape[-1] // 4
+        f, d = _blocks(gates, n, 5 * hidden), _blocks(gates, n, 5 * hidden)
+        views = [f.unflatten(-1, (5, hidden)), d.unflatten(-1, (5, hidden)), d[..., 4 * hidden :]]
+        return f, d, d, [p.unbind(gates.dim() - 3) for p in views]
+
+    def factors(self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int,
+                stop: int) -> list:
         r, z, hn, n = _rows(gates, 4)
-        f = gates.new_empty((*gates.shape[:-1], 5 * r.shape[-1]))
         fr, fz, fhn, fn, keep = _rows(f, 5)
         torch.mul(1 - z, 1 - n * n, out=fn)
         torch.mul(fn, r, out=fhn)
         torch.mul(fhn * (1 - r), hn, out=fr)
         torch.mul((before[0] - n) * z, 1 - z, out=fz)
         keep.copy_(z)
-        d = torch.empty_like(f)
-        wide = (5, r.shape[-1])
-        views = [f.unflatten(-1, wide), d.unflatten(-1, wide), _rows(d, 5)[4]]
-        return d, d, [p.unbind(gates.dim() - 3) for p in views]
+        return []
 
     def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
         f, d, direct = parts
@@ -402,24 +432,19 @@ class _LSTM(_Kernel):
         extras = []
         if self.peephole:
             extras += [p.unsqueeze(0) for p in (w.weight_ci, w.weight_cf, w.weight_co)]
-        v = w.weight_hh.roll(h, 0)
+        u, v = w.weight_ih.roll(h, 0), w.weight_hh.roll(h, 0)
+        b = None if w.bias_ih is None else (w.bias_ih + w.bias_hh).roll(h, 0)
         if self.layer_norm:
             extras += [p.unsqueeze(0) for p in (w.weight_ln_hh.roll(h, 0), w.weight_ln_c, w.bias_ln_c)]
-            pre = cell.project(x, w)
-            if w.bias_hh is not None:
-                pre = pre + w.bias_hh
-            return pre.roll(h, -1), None, v, None, *extras
-        b = None if w.bias_ih is None else (w.bias_ih + w.bias_hh).roll(h, 0)
-        return x, w.weight_ih.roll(h, 0), v, b, *extras
+            x = cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=w.weight_ln_ih.roll(h, 0), bias_ih=b))
+            return x, None, v, None, *extras
+        return x, u, v, b, *extras
 
     # Forward ---------------------------------------------------------------------------------------------------
 
-    def forward_views(self, block: Tensor, work: dict, start: int, stop: int) -> list:
+    def forward_views(self, block: Tensor) -> list:
         o, i, f, g, y = _rows(block, self.count)
-        h = o.shape[-1]
-        parts = [block[..., : 3 * h], o, i, f, g, y]
-        parts += [work[name][..., start:stop, :, :] for name in self.masks]
-        return [p.unbind(-3) for p in parts]
+        return [p.unbind(-3) for p in (block[..., : 3 * o.shape[-1]], o, i, f, g, y)]
 
     def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
              work: dict) -> None:
@@ -441,8 +466,7 @@ class _LSTM(_Kernel):
         (h_0, c_0), (h, c) = before, now
         seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
         if self.layer_norm:
-            z = torch.native_layer_norm(seen @ vt, pre.shape[-1:], None, None, EPS)[0]
-            pre.addcmul_(z, work["ln_hh"])
+            pre += _norm(seen @ vt, work["ln_hh"])
         else:
             multiply(pre, seen, vt)
         if self.peephole:
@@ -465,8 +489,7 @@ class _LSTM(_Kernel):
             o.fill_(1)
         s = c
         if self.layer_norm:
-            s = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)[0]
-            s = torch.addcmul(work["ln_c_bias"], s, work["ln_c"])
+            s = _norm(c, work["ln_c"], work["ln_c_bias"])
         if "output_activation" in self.without:
             y.copy_(s)
         else:
@@ -479,53 +502,59 @@ class _LSTM(_Kernel):
 
     # Backward --------------------------------------------------------------------------------------------------
 
-    def factors(self, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int) -> tuple:
-        o, i, f, g, y = _rows(gates, self.count)
+    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+        hidden, wide = gates.shape[-1] // self.count, (4, gates.shape[-1] // self.count)
+        f, d = _blocks(gates, n, 6 * hidden), _blocks(gates, n, (5 + self.layer_norm) * hidden)
+        through, past = d, d[..., 4 * hidden : 5 * hidden]
+        views = [f[..., :hidden], f[..., hidden : 2 * hidden], f[..., 2 * hidden :].unflatten(-1, wide),
+                 d[..., :hidden], d[..., hidden : 5 * hidden].unflatten(-1, wide), past]
+        if self.layer_norm:
+            through = _blocks(gates, n, 4 * hidden)
+            views += [through, d[..., : 4 * hidden], d[..., 5 * hidden :]]
+        return f, d, through, [p.unbind(gates.dim() - 3) for p in views]
+
+    def factors(self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int,
+                stop: int) -> list:
+        o, i, forget, g, y = _rows(gates, self.count)
         (_, c), (h_0, c_0) = now, before
-        hidden = o.shape[-1]
         mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
         if "zone_c" in mask:
-            c = torch.addcmul(f * c_0, i, g)
-        linear = "output_activation" in self.without
-
-        rows = gates.new_empty((*gates.shape[:-1], 5 * hidden))
-        fo, fi, ff, fg, keep = _rows(rows, 5)
+            c = torch.addcmul(forget * c_0, i, g)
+        fc, fo, fi, ff, fg, keep = _rows(f, 6)
+        if "output_activation" in self.without:
+            fc.copy_(o)
+        else:
+            _through_tanh(o, y, grad_input=fc)  # ∂h/∂c = o (1 − tanh²(c))
         _through_sigmoid(y, o, grad_input=fo)  # ∂h/∂a_o = tanh(c) o (1 − o)
         _through_sigmoid(g, i, grad_input=fi)  # ∂c/∂a_i = g i (1 − i)
-        _through_sigmoid(c_0 - g if self.coupled else c_0, f, grad_input=ff)  # ∂c/∂a_f = c_{t-1} f (1 − f)
+        _through_sigmoid(c_0 - g if self.coupled else c_0, forget, grad_input=ff)  # ∂c/∂a_f = c_{t-1} f (1 − f)
         if "input_activation" in self.without:
             fg.copy_(i)
         else:
             _through_tanh(i, g, grad_input=fg)  # ∂c/∂a_g = i (1 − g²)
-        keep.copy_(f)  # ∂c/∂c_{t-1} = f
+        keep.copy_(forget)  # ∂c/∂c_{t-1} = f
         for name, part in (("output", fo), ("input", fi), ("forget", ff)):
             if name in self.without or (self.coupled and name == "input"):
                 part.zero_()
-        fc = o.clone() if linear else torch.ops.aten.tanh_backward(o, y)  # ∂h/∂c = o (1 − tanh²(c))
         if "zone_h" in mask:
-            fo.mul_(1 - mask["zone_h"])
-            fc.mul_(1 - mask["zone_h"])
+            f[..., : 2 * o.shape[-1]].unflatten(-1, (2, -1)).mul_((1 - mask["zone_h"]).unsqueeze(-2))
         if self.peephole:
             keep.addcmul_(fi, _over_time(work["ci"])).addcmul_(ff, _over_time(work["cf"]))
             if not self.layer_norm:  # which stands between h and c, but not between o and c
                 fc.addcmul_(fo, _over_time(work["co"]))
 
-        d = torch.empty_like(rows)
-        through, wide = d, (4, hidden)
-        views = [fc, fo, rows[..., hidden:].unflatten(-1, wide), d[..., :hidden],
-                 d[..., hidden:].unflatten(-1, wide), d[..., 4 * hidden :]]
+        more = []
         if self.layer_norm:
             pre = self.seen(h_0, work, start, stop).flatten(-3, -2) @ work["v"].transpose(-1, -2)
             pre = pre.unflatten(-2, gates.shape[-3:-1])
             norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
-            norm_c = torch.native_layer_norm(c, (hidden,), None, None, EPS)
-            through = torch.empty_like(pre)
-            work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0], "ds": torch.empty_like(c)}
-            views += [pre, *norm_hh[1:], through, d[..., : 4 * hidden], c, *norm_c[1:], work["ds"]]
+            norm_c = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)
+            work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0]}
+            more += [p.unbind(-3) for p in (pre, *norm_hh[1:], c, *norm_c[1:])]
         if "zone_c" in mask:
-            views.append(1 - mask["zone_c"])
+            more.append((1 - mask["zone_c"]).unbind(-3))
         work["c"] = c
-        return d, through, [v.unbind(gates.dim() - 3) for v in (*views, *mask.values())]
+        return more
 
     def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
         if self.layer_norm or self.masks:
@@ -544,27 +573,27 @@ class _LSTM(_Kernel):
         total = work["total"]
         new = torch.mul(dc, parts[first - 1], out=total) if "zone_c" in mask else dc
         if self.layer_norm:
-            pre, mean_hh, rstd_hh, through, d_all, c, mean, rstd, ds = norm[:9]
+            through, d_all, ds, pre, mean_hh, rstd_hh, c, mean, rstd = norm[:9]
             torch.mul(dh, fc, out=ds)
-            torch.add(new, _norm_back(ds * work["ln_c"], c, mean, rstd), out=total)
+            torch.add(new, _norm_back(ds, work["ln_c"], c, mean, rstd), out=total)
             if self.peephole:
                 total.addcmul_(d_o, work["co"])
         else:
             torch.addcmul(new, dh, fc, out=total)
         torch.mul(work["wide"], factors, out=d_ifg)
         if self.layer_norm:
-            through.copy_(_norm_back(d_all * work["ln_hh"], pre, mean_hh, rstd_hh))
+            through.copy_(_norm_back(d_all, work["ln_hh"], pre, mean_hh, rstd_hh))
         if "zone_c" in mask:
             d_c.addcmul_(dc, mask["zone_c"])
         return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
 
-    def carry(self, product: Any, add_product: Any, base: Tensor | None, grad: Tensor | None, sums: Tensor,
+    def carry(self, product: Any, multiply: Any, past: Tensor | None, outside: Tensor | None, sums: Tensor,
               v: Tensor, parts: list) -> Tensor:
         if "drop_h" not in self.masks:
-            return super().carry(product, add_product, base, grad, sums, v, parts)
+            return super().carry(product, multiply, past, outside, sums, v, parts)
         drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
         total = product(sums, v).mul_(drop)
-        for other in (base, grad):
+        for other in (past, outside):
             if other is not None:
                 total += other
         return total
@@ -573,20 +602,39 @@ class _LSTM(_Kernel):
         return h * work["drop_h"][..., start:stop, :, :] if "drop_h" in self.masks else h
 
     def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
-        do, di, df, *_ = _rows(d, 5)
+        do, di, df, _, _, *ds = d.split(before[1].shape[-1], -1)
         if self.peephole:
             for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):
                 extra[name] += (grad * c).sum(-3).sum(-2, keepdim=True)
         if self.layer_norm:
-            for name, grad in (("ln_hh", d[..., : -do.shape[-1]] * work["unit_hh"]),
-                               ("ln_c", work["ds"] * work["unit_c"]), ("ln_c_bias", work["ds"])):
+            for name, grad in (("ln_hh", d[..., : 4 * do.shape[-1]] * work["unit_hh"]),
+                               ("ln_c", ds[0] * work["unit_c"]), ("ln_c_bias", ds[0])):
                 extra[name] += grad.sum(-3).sum(-2, keepdim=True)
 
 
-def _norm_back(d: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    """Through a layer norm without gain and bias."""
+def _norm(x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Layer norm of a step; ``gain`` and ``bias`` are (1, size), or (replicas, 1, size)."""
+    if gain.dim() == 2:
+        return torch.native_layer_norm(x, x.shape[-1:], gain[0], None if bias is None else bias[0], EPS)[0]
+    unit = torch.native_layer_norm(x, x.shape[-1:], None, None, EPS)[0] * gain
+    return unit if bias is None else unit + bias
+
+
+def _norm_back(d: Tensor, gain: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """From the gradient of a layer norm's result to that of what went in."""
+    d, gain = (d, gain[0]) if gain.dim() == 2 else (d * gain, None)
     return torch.ops.aten.native_layer_norm_backward.default(
-        d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), None, None, [True, False, False])[0]
+        d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), gain, None, [True, False, False])[0]
+
+
+def _blocks(gates: Tensor, n: int, size: int) -> Tensor:
+    """Room for ``n`` steps."""
+    return gates.new_empty((*gates.shape[:-3], n, gates.shape[-2], size))
+
+
+def _each_step(mask: Tensor) -> Any:
+    """A view of each step; the same one where all steps share it."""
+    return [mask.select(-3, 0)] * mask.shape[-3] if mask.stride(-3) == 0 else mask.unbind(-3)
 
 
 def _over_time(p: Tensor) -> Tensor:

@@ -52,9 +52,12 @@ units = pytest.mark.parametrize(("unit", "options"), PLAIN, ids=name_of)
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
-    """Two steps of this module's LSTM to a block, so that a sequence of five has three of them."""
-    monkeypatch.setattr(fused, "BLOCK", 2 * BATCH * 5 * HIDDEN * 8)
+def small_blocks(request, monkeypatch):
+    """Two steps of this module's LSTM to a block, or as many as a test asks for: a sequence of five has three."""
+    monkeypatch.setattr(fused, "BLOCK", getattr(request, "param", 2) * BATCH * 5 * HIDDEN * 8)
+
+
+block_sizes = pytest.mark.parametrize("small_blocks", [1, 2], indirect=True)
 
 
 def numbers(*shape):
@@ -96,10 +99,8 @@ def agree(ours, theirs, tolerance=1e-10):
 
 @units
 @pytest.mark.parametrize("seq_len", [1, 2, 5, 6])
-@pytest.mark.parametrize("blocks", [1, "several"])
-def test_plain_units_equal_torch(unit, options, seq_len, blocks, request):
-    if blocks == "several":
-        request.getfixturevalue("small_blocks")
+@pytest.mark.parametrize("small_blocks", [1, 2, 1000], indirect=True)
+def test_plain_units_equal_torch(unit, options, seq_len, small_blocks):
     layer = layer_of(unit, **options)
     cell, w, x, state, _ = arguments(layer, seq_len)
     steps = fused.sweep(cell, w, x, state)
@@ -125,6 +126,7 @@ def by_loop(cell, w, x, state, masks):
 
 @variants
 @pytest.mark.parametrize("seq_len", [1, 5])
+@block_sizes
 def test_variants_equal_the_loop_over_several_blocks(options, seq_len, small_blocks):
     layer = layer_of(**options)
     cell, w, x, state, masks = arguments(layer, seq_len)
@@ -166,6 +168,7 @@ def test_the_cell_of_1997_equals_the_loop():
 @pytest.mark.parametrize(
     ("unit", "options"), [*PLAIN[:5], *((LSTM, options) for options in VARIANTS)], ids=name_of
 )
+@block_sizes
 def test_gradcheck(unit, options, small_blocks):
     layer = layer_of(unit, **options)
     cell, w, x, state, masks = arguments(layer, 3)
@@ -370,42 +373,53 @@ def test_vmap_within_vmap_is_refused():
     ("unit", "options"), [(nn.LSTM, {}), (nn.GRU, {}), (nn.RNN, {}), *((LSTM, o) for o in VARIANTS)], ids=name_of
 )
 def test_autocast(unit, options):
-    layer = layer_of(unit, dtype=torch.float32, **options).eval()
-    x = torch.randn(6, BATCH, INPUT, requires_grad=True)
-    leaves = [x, *layer.parameters()]
-    cell = cells.of(layer)
-    state = tuple(torch.zeros(BATCH, HIDDEN) for _ in cell.states)
+    def both(seed):
+        layer = layer_of(unit, seed, dtype=torch.float32, **options).eval()
+        x = torch.randn(6, BATCH, INPUT, requires_grad=True)
+        leaves = [x, *layer.parameters()]
+        cell = cells.of(layer)
+        state = tuple(torch.zeros(BATCH, HIDDEN) for _ in cell.states)
 
-    def call():
-        masks = cell.masks(x, HIDDEN, False)
-        return list(fused.sweep(cell, cell.weights(layer), x, state, masks).values())
+        def call():
+            masks = cell.masks(x, HIDDEN, False)
+            return list(fused.sweep(cell, cell.weights(layer), x, state, masks).values())
 
-    plain = call()
-    with torch.autocast("cpu", torch.bfloat16):
-        low = call()
-        off = torch.is_autocast_enabled("cpu")
-    assert off  # autocast is on as before
-    assert all(s.dtype == torch.bfloat16 for s in low)
-    bound = 0.15 if options.get("layer_norm") else 0.05  # of four numbers: it enlarges what rounding did
-    agree([s.float() for s in low], plain, bound)
-    for ours, theirs in zip(gradients([s.float() for s in low], leaves), gradients(plain, leaves), strict=True):
-        assert ours.dtype == torch.float32  # as the leaf is
-        assert (ours - theirs).norm() <= bound * theirs.norm() + 1e-6
+        plain = call()
+        with torch.autocast("cpu", torch.bfloat16):
+            low = call()
+            assert torch.is_autocast_enabled("cpu")  # as before
+        assert all(s.dtype == torch.bfloat16 for s in low)
+        low = [s.float() for s in low]
+        grads = gradients(low, leaves), gradients(plain, leaves)
+        assert all(g.dtype == torch.float32 for g in grads[0])  # as the leaf is
+        return zip([*low, *grads[0]], [*plain, *grads[1]], strict=True)
+
+    # The median of seeds: a layer norm of four numbers that happen to be alike enlarges what rounding did.
+    assert all(error <= 0.05 for error in median_errors(both))
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=name_of)
 def test_autocast_of_a_layer(options):
-    layer = layer_of(dtype=torch.float32, bidirectional=True, num_layers=2, **options)
-    x = torch.randn(6, BATCH, INPUT)
-    torch.manual_seed(0)
-    plain, _ = layer(x)
-    with torch.autocast("cpu", torch.bfloat16):
+    def both(seed):
+        layer = layer_of(seed=seed, dtype=torch.float32, bidirectional=True, num_layers=2, **options)
+        x = torch.randn(6, BATCH, INPUT)
         torch.manual_seed(0)
-        low, (h_n, c_n) = layer(x)
-        assert low.dtype == h_n.dtype == c_n.dtype == torch.bfloat16
-    assert (low.float() - plain).norm() <= 0.2 * plain.norm()  # the worst: two layers of four normed numbers
-    low.float().sum().backward()
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
+        plain, _ = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.manual_seed(0)
+            low, (h_n, c_n) = layer(x)
+            assert low.dtype == h_n.dtype == c_n.dtype == torch.bfloat16
+        low.float().sum().backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
+        return [(low.float(), plain)]
+
+    assert all(error <= 0.05 for error in median_errors(both))
+
+
+def median_errors(both, seeds=range(7)):
+    """Of each pair of tensors that ``both(seed)`` returns, how far apart they are."""
+    errors = [[((a - b).norm() / (b.norm() + 1e-6)).item() for a, b in both(seed)] for seed in seeds]
+    return torch.tensor(errors).median(0).values
 
 
 class Model(nn.Module):

@@ -36,6 +36,16 @@ def test_start_turns_tf32_off():
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_start_takes_denormal_numbers_for_zero():
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot")
+    least = torch.tensor([1e-38])
+    assert least / 1000 != 0
+    notebook.start("gates/the_cell", device="cpu")
+    assert least / 1000 == 0
+    torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize(("options", "error", "said"), [
     ({"scale": "huge"}, ValueError, "scale: got 'huge', need 'quick' or 'full'"),
     ({"device": "abacus"}, ValueError, "device: got 'abacus', need one that is here: auto, cpu"),
