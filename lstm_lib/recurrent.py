@@ -6,7 +6,7 @@ PyTorch's own, kernel included, with errors that say what is wrong; the variants
 
 import copy
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +29,7 @@ def run(
     hx: Hidden | None = None,
     *,
     training: bool | None = None,
-    _fused: bool = False,
+    _sweep: Callable[..., dict[str, Tensor]] | None = None,
     _keep_gates: bool = True,
 ) -> tuple[Sequence, Hidden, dict[str, Tensor]]:
     """Take a cell over time with a layer's weights, and keep every gate on the way.
@@ -80,7 +80,7 @@ def run(
         raise ValueError(f"cell {type(cell).__name__} needs weights of {width} rows, the layer's have {rows}")
     check(cell, layer, x, hx)
     training = layer.training if training is None else training
-    sweep = fused.sweep if _fused and not layer.proj_size else _sweep
+    sweep = _sweep or loop
     lengths = None
     if isinstance(x, PackedSequence):
         seq, lengths = pad_packed_sequence(x)  # in the order of the given batch, as hx is
@@ -138,7 +138,7 @@ def run(
     return out, last if len(last) > 1 else last[0], steps
 
 
-def _sweep(
+def loop(
     cell: Cell, w: SimpleNamespace, x: Tensor, state: State, masks: dict[str, Tensor], keep_gates: bool
 ) -> dict[str, Tensor]:
     """One layer in one direction: each gate and state (seq_len, batch, size) by name. The readable way."""
@@ -154,7 +154,7 @@ def _stack(tensors: list[Tensor]) -> Tensor:
     return torch.stack(tensors) if len(tensors) > 1 else tensors[0].unsqueeze(0)  # one needs no copy
 
 
-def _under_vmap() -> bool:
+def under_vmap() -> bool:
     """Whether a ``torch.func.vmap`` is at work around this call, at any depth of ``torch.func``'s transforms."""
     if torch.compiler.is_compiling():  # which cannot look into the stack
         return False
@@ -310,11 +310,12 @@ class _Checked:
             If ``input`` or ``hx`` does not fit the layer.
         """
         cell = cells.of(self)
-        if self.variant is None and not self.residual and not self.weight_drop and not _under_vmap():
+        if self.variant is None and not self.residual and not self.weight_drop and not under_vmap():
             check(cell, self, input, hx)
             return super().forward(input, hx)
-        exporting = torch.compiler.is_exporting()  # which wants operations, not a Function
-        return run(cell, self, input, hx, _fused=not exporting, _keep_gates=False)[:2]
+        # An export wants operations, not a Function; the fused sweep does not project.
+        sweep = loop if torch.compiler.is_exporting() or self.proj_size else fused.sweep
+        return run(cell, self, input, hx, _sweep=sweep, _keep_gates=False)[:2]
 
     def __prepare_scriptable__(self) -> nn.RNNBase:
         if self.variant is not None or self.residual or self.weight_drop:

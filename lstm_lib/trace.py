@@ -7,8 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from lstm_lib import cells
-from lstm_lib.recurrent import Hidden, Sequence, check, reverse_time, run
+from lstm_lib import cells, fused
+from lstm_lib.cells import Cell, State
+from lstm_lib.recurrent import Hidden, Sequence, check, loop, reverse_time, run, under_vmap
+
+SMALL = 1024
+"""Up to so many units in a batch a CPU spends a step on calls, not on products, which may well be made twice."""
 
 
 class Trace(SimpleNamespace):
@@ -34,10 +38,10 @@ class Trace(SimpleNamespace):
 def trace(layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None) -> Trace:
     """Run a layer and keep every gate and state of every step.
 
-    The layer's equations are computed from its weights (:mod:`lstm_lib.fused`), so PyTorch's layers can be traced
-    as they are, and nothing about them changes: no hook is set, mode, gradients and random numbers stay. Dropout
-    between layers is off, whatever the layer's mode: a trace shows what the layer computes in evaluation. For
-    gates with gradients, call ``run`` itself.
+    The layer's equations are computed from its weights, so PyTorch's layers can be traced as they are, and nothing
+    about them changes: no hook is set, mode, gradients and random numbers stay. Dropout between layers is off,
+    whatever the layer's mode: a trace shows what the layer computes in evaluation. For gates with gradients, call
+    ``run`` itself.
 
     Parameters
     ----------
@@ -64,10 +68,44 @@ def trace(layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None) -> Trace:
     >>> t.f.shape, torch.allclose(t.h[-1, 0], layer(x)[0], atol=1e-6)
     (torch.Size([1, 1, 7, 2, 5]), True)
     """
-    _, _, steps = run(cells.of(layer), layer, x, hx, training=False, _fused=True)
+    _, _, steps = run(cells.of(layer), layer, x, hx, training=False, _sweep=_gates)
     seq_len, batch = steps["h"].shape[2:4]
     lengths = pad_packed_sequence(x)[1] if isinstance(x, PackedSequence) else torch.full((batch,), seq_len)
     return Trace(**steps, lengths=lengths)
+
+
+def _gates(
+    cell: Cell, w: SimpleNamespace, x: Tensor, state: State, masks: dict[str, Tensor], keep_gates: bool
+) -> dict[str, Tensor]:
+    """One layer in one direction: each gate and state (seq_len, batch, size) by name, the faster way."""
+    small = x.shape[1] * w.weight_hh.shape[-1] <= SMALL and x.device.type == "cpu"
+    if small and type(cell) in (cells.LSTM, cells.GRU, cells.RNN) and not under_vmap():
+        return _replay(cell, w, x, state)
+    sweep = loop if getattr(w, "weight_hr", None) is not None else fused.sweep
+    return sweep(cell, w, x, state, masks, keep_gates)
+
+
+def _replay(cell: Cell, w: SimpleNamespace, x: Tensor, state: State) -> dict[str, Tensor]:
+    """Each h from PyTorch's kernel. With every h_{t-1} known, all steps make their gates at once."""
+    if isinstance(cell, cells.RNN):
+        kernel = torch.rnn_tanh if cell.activation is torch.tanh else torch.rnn_relu
+    else:
+        kernel = torch.lstm if isinstance(cell, cells.LSTM) else torch.gru
+    first = [s.unsqueeze(0) for s in state]
+    weights = [p for name in cell.parameters if (p := getattr(w, name)) is not None]
+    h = kernel(
+        x, first if len(first) > 1 else first[0], weights, w.bias_ih is not None,
+        num_layers=1, dropout=0.0, train=False, bidirectional=False, batch_first=False,
+    )[0]
+    before = torch.cat([first[0], h[:-1]])
+    zero = [torch.zeros_like(s) for s in state[1:]]
+    (_, *c), gates = cell.step(cell.project(x, w), (before, *zero), w)  # from c = 0 a step makes i ⊙ g
+    steps = dict(zip(cell.gates + cell.states, (*gates, h, *c), strict=True))
+    if c:
+        last = state[1]
+        for c_t, f_t in zip(steps["c"].unbind(), steps["f"].unbind(), strict=True):
+            last = c_t.addcmul_(f_t, last)  # c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+    return steps
 
 
 def gradient_by_lag(layer: nn.RNNBase, x: Sequence) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
-from lstm_lib.recurrent import GRU, LSTM, RNN
+from lstm_lib import cells
+from lstm_lib.recurrent import GRU, LSTM, RNN, run
 from lstm_lib.trace import gradient_by_lag, memory, trace
 
 UNITS = [nn.LSTM, nn.GRU, nn.RNN, LSTM, GRU, RNN]
@@ -27,12 +29,17 @@ NAMES = {"LSTM": {"i", "f", "g", "o", "c", "h"}, "GRU": {"r", "z", "n", "h"}, "R
     dtype=st.sampled_from([torch.float32, torch.float64]),
     form=st.sampled_from(["padded", "unbatched", "packed"]),
     with_hx=st.booleans(),
+    bias=st.booleans(),
+    relu=st.booleans(),
+    small=st.sampled_from([0, 1024]),
 )
 def test_trace_agrees_with_the_layer(
-    unit, num_layers, bidirectional, batch_first, projected, dtype, form, with_hx
+    unit, num_layers, bidirectional, batch_first, projected, dtype, form, with_hx, bias, relu, small
 ):
     kind = unit.__name__
     options = {"proj_size": 2} if projected and kind == "LSTM" else {}
+    options |= {"nonlinearity": "relu"} if relu and kind == "RNN" else {}
+    options |= {"bias": bias}
     layer = unit(3, 4, num_layers, bidirectional=bidirectional, batch_first=batch_first, dtype=dtype, **options)
     directions, rows = 1 + bidirectional, num_layers * (1 + bidirectional)
     lengths = {"padded": [5, 5], "unbatched": [5], "packed": [2, 5, 3]}[form]
@@ -49,7 +56,8 @@ def test_trace_agrees_with_the_layer(
         hx = torch.randn(rows, *batch, size_h, dtype=dtype)
         hx = (hx, torch.randn(rows, *batch, 4, dtype=dtype)) if kind == "LSTM" else hx
 
-    t = trace(layer, x, hx)
+    with patch("lstm_lib.trace.SMALL", small):  # both ways to make the gates
+        t = trace(layer, x, hx)
     assert set(vars(t)) == NAMES[kind] | {"lengths"}
     assert t.lengths.tolist() == lengths
     for name in NAMES[kind]:
@@ -75,8 +83,10 @@ def test_trace_agrees_with_the_layer(
                 torch.testing.assert_close(getattr(t, name)[:, 1, 0, b], last[:, 1, b], **tolerance)
 
 
-def test_gates_are_the_equations():
+@pytest.mark.parametrize("small", [0, 1024])
+def test_gates_are_the_equations(small, monkeypatch):
     """Every gate in every layer and direction, rebuilt from the trace's own h and c (which are the layer's)."""
+    monkeypatch.setattr("lstm_lib.trace.SMALL", small)
     layer = nn.LSTM(3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
     x = torch.randn(5, 2, 3, dtype=torch.float64)
     t = trace(layer, x)
@@ -94,6 +104,49 @@ def test_gates_are_the_equations():
             gates["c"] = gates["f"] * c + gates["i"] * gates["g"]
             for name, value in gates.items():
                 torch.testing.assert_close(getattr(t, name)[k, d], value if d == 0 else value.flip(0))
+
+
+@pytest.mark.parametrize("small", [0, 1024])
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_gate_is_that_of_the_readable_loop(unit, small, monkeypatch):
+    monkeypatch.setattr("lstm_lib.trace.SMALL", small)
+    layer = unit(3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
+    x = pack_sequence([torch.randn(n, 3, dtype=torch.float64) for n in (2, 5, 3)], enforce_sorted=False)
+    with torch.no_grad():
+        _, _, steps = run(cells.of(layer), layer, x)
+    t = vars(trace(layer, x))
+    for name, value in steps.items():
+        torch.testing.assert_close(t[name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_trace_under_autocast_is_near(unit):
+    layer, x = unit(3, 4), torch.randn(5, 2, 3)
+    exact = trace(layer, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        t = trace(layer, x)
+    for name in NAMES[unit.__name__]:
+        torch.testing.assert_close(getattr(t, name).float(), getattr(exact, name), rtol=0, atol=0.05)
+
+
+class Traced(nn.Module):
+    """A layer's hidden states as trace finds them."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return trace(self.layer, x).h
+
+
+@pytest.mark.parametrize("unit", [LSTM, GRU, RNN])
+def test_trace_under_vmap_is_that_of_each_replica(unit):
+    models, x = [Traced(unit(3, 4)) for _ in range(3)], torch.randn(3, 5, 2, 3)
+    weights, _ = torch.func.stack_module_state(models)
+    h = torch.func.vmap(lambda w, x: torch.func.functional_call(models[0], w, (x,)))(weights, x)
+    for k, model in enumerate(models):
+        torch.testing.assert_close(h[k], model(x[k]), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("unit", UNITS)
