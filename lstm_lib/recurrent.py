@@ -141,7 +141,18 @@ def run(
 def loop(
     cell: Cell, w: SimpleNamespace, x: Tensor, state: State, masks: dict[str, Tensor], keep_gates: bool
 ) -> dict[str, Tensor]:
-    """One layer in one direction: each gate and state (seq_len, batch, size) by name. The readable way."""
+    """One layer in one direction over time, the readable way; any cell, projected or not.
+
+    Parameters
+    ----------
+    cell, w, x, state, masks, keep_gates
+        As :func:`lstm_lib.fused.sweep` takes them.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Each state, and each gate if they are kept, by name, (seq_len, batch, size). All carry gradients.
+    """
     history = []
     for t, x_t in enumerate(cell.project(x, w)):
         state, gates = cell.step(x_t, state, w, **{name: mask[t] for name, mask in masks.items()})
