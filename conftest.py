@@ -14,7 +14,7 @@ import re
 
 from nbval.plugin import IPyNbCell
 
-from lstm_lib.claims import MIME, Evidence, from_outputs
+from lstm_lib.book.claims import MIME, Evidence, from_outputs
 
 os.environ["LSTM_LIB_PROGRESS"] = "0"
 RTOL, ATOL = 1e-4, 1e-9
@@ -30,8 +30,10 @@ def same_text(old: str, new: str, rtol: float) -> bool:
     """Whether two texts differ at most in numbers, and these by little."""
     if " ".join(NUMBER.sub("#", old).split()) != " ".join(NUMBER.sub("#", new).split()):
         return False
-    return all(math.isclose(value(a), value(b), rel_tol=rtol, abs_tol=ATOL)
-               for a, b in zip(NUMBER.findall(old), NUMBER.findall(new), strict=True))
+    return all(
+        math.isclose(value(a), value(b), rel_tol=rtol, abs_tol=ATOL)
+        for a, b in zip(NUMBER.findall(old), NUMBER.findall(new), strict=True)
+    )
 
 
 def texts(output: dict):
@@ -47,8 +49,10 @@ def moved(committed: list[Evidence], fresh: list[Evidence]) -> list[str]:
     """What the evidence of a cell says about it: a line for each measure that moved."""
     names = [(e.claim, e.measure) for e in committed]
     if names != [(e.claim, e.measure) for e in fresh]:
-        return [f"the committed cell gives evidence for {names}, this run for "
-                f"{[(e.claim, e.measure) for e in fresh]}; run `make notebooks`"]
+        return [
+            f"the committed cell gives evidence for {names}, this run for "
+            f"{[(e.claim, e.measure) for e in fresh]}; run `make notebooks`"
+        ]
     return [line for new, old in zip(fresh, committed, strict=True) if (line := new.moved(old))]
 
 
@@ -61,8 +65,10 @@ def compare_outputs(self, test, ref, skip_compare=None):
         return True
     tags = self.cell.metadata.get("tags", [])
     rtol = next((float(tag.removeprefix("rtol-")) for tag in tags if tag.startswith("rtol-")), RTOL)
-    test, ref = ([out for out in outs if MIME not in out.get("data", {}) and out.get("name") != "stderr"]
-                 for outs in (test, ref))       # the text of a card repeats its evidence
+    test, ref = (
+        [out for out in outs if MIME not in out.get("data", {}) and out.get("name") != "stderr"]
+        for outs in (test, ref)
+    )  # the text of a card repeats its evidence
     for old, new in zip(ref, test, strict=False):
         for (a, key), (b, other) in zip(texts(old), texts(new), strict=False):
             if key == other and isinstance(a[key], str) and same_text(a[key], b[key], rtol):
@@ -74,8 +80,11 @@ def raise_cell_error(self, message, *details, **more):
     """Stands in for nbval's method of this name: adds what evidence a failed cell gave before it stopped."""
     fresh = from_outputs(self.test_outputs or [])
     committed = {(e.claim, e.measure): e for e in from_outputs(self.cell.outputs)}
-    lines = [line for new in fresh if (new.claim, new.measure) in committed
-             and (line := new.moved(committed[new.claim, new.measure]))]
+    lines = [
+        line
+        for new in fresh
+        if (new.claim, new.measure) in committed and (line := new.moved(committed[new.claim, new.measure]))
+    ]
     plain(self, "\n".join([message, *lines]), *details, **more)
 
 

@@ -120,13 +120,21 @@ class Checkpoint:
         if done > steps:
             differ.append(f"steps: {done} done then, {steps} asked for now")
         if differ:
-            raise ValueError(f"checkpoint: {self.path} is of another run:\n  " + "\n  ".join(differ)
-                             + "\nneed the same arguments, or another file (delete this one to start anew)")
+            raise ValueError(
+                f"checkpoint: {self.path} is of another run:\n  "
+                + "\n  ".join(differ)
+                + "\nneed the same arguments, or another file (delete this one to start anew)"
+            )
         return saved
 
 
-def settings(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable,
-             data: dict[str, tuple[tuple[Tensor, ...], Tensor] | None], **others: float | None) -> dict:
+def settings(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable,
+    data: dict[str, tuple[tuple[Tensor, ...], Tensor] | None],
+    **others: float | None,
+) -> dict:
     """What decides a run's numbers, as plain values: functions by their names, data by shape and mean size.
 
     Parameters
@@ -193,8 +201,11 @@ def _is_checkpoint(content: object) -> bool:
 
 def _check_same_model(path: str | os.PathLike[str], state: dict[str, Tensor], model: nn.Module) -> None:
     ours = model.state_dict()
-    differ = [f"{name}: {_describe(state.get(name))} in the file, {_describe(ours.get(name))} in the model"
-              for name in {**state, **ours} if _describe(state.get(name)) != _describe(ours.get(name))]
+    differ = [
+        f"{name}: {_describe(state.get(name))} in the file, {_describe(ours.get(name))} in the model"
+        for name in {**state, **ours}
+        if _describe(state.get(name)) != _describe(ours.get(name))
+    ]
     if differ:
         raise ValueError(f"model: {path} holds the weights of another model:\n  " + "\n  ".join(differ))
 
@@ -210,7 +221,7 @@ def _part(path: Path) -> Path:
 def _write(path: Path, content: dict) -> None:
     """Write beside the file, to the disk, then rename: at every instant the name stands for all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)     # always the same name, so that killed runs leave one at most
+    part = _part(path)  # always the same name, so that killed runs leave one at most
     try:
         with open(part, "wb") as file:
             torch.save(content, file)
@@ -225,7 +236,7 @@ def _write(path: Path, content: dict) -> None:
 def _read(path: Path, advice: str) -> object:
     content = BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(content) as records:     # torch.load compares no checksums
+        with zipfile.ZipFile(content) as records:  # torch.load compares no checksums
             if broken := records.testzip():
                 raise zipfile.BadZipFile(f"{broken} fails its checksum")
         content.seek(0)

@@ -78,18 +78,18 @@ def forward_variables(log_probs: Tensor, target: Sequence[int], blank: int = 0) 
     """
     target = _check(log_probs, blank, target)
     spaced = torch.full((2 * len(target) + 1,), blank, device=log_probs.device)
-    spaced[1::2] = torch.tensor(target, dtype=torch.long)              # l' = – l_1 – l_2 – … – l_L –
-    y = log_probs[:, spaced]                                           # (T, S): ln y_t of symbol l'_s
+    spaced[1::2] = torch.tensor(target, dtype=torch.long)  # l' = – l_1 – l_2 – … – l_L –
+    y = log_probs[:, spaced]  # (T, S): ln y_t of symbol l'_s
     skip = torch.zeros(len(spaced), dtype=torch.bool, device=y.device)
-    skip[2:] = (spaced[2:] != blank) & (spaced[2:] != spaced[:-2])     # over the blank, between unlike symbols
+    skip[2:] = (spaced[2:] != blank) & (spaced[2:] != spaced[:-2])  # over the blank, between unlike symbols
     ways = torch.full_like(y[0], -math.inf)
-    alpha = [torch.cat([y[0, :2], ways[2:]])]                          # a path starts on – or on l_1
+    alpha = [torch.cat([y[0, :2], ways[2:]])]  # a path starts on – or on l_1
     for t in range(1, len(y)):
         stay, last = alpha[-1], alpha[-1].new_full((2,), -math.inf)
         one = torch.cat([last[:1], stay[:-1]])
-        two = torch.where(skip, torch.cat([last, stay])[:len(stay)], -math.inf)
+        two = torch.where(skip, torch.cat([last, stay])[: len(stay)], -math.inf)
         came = torch.stack([stay, one, two])
-        reached = came.amax(0) > -math.inf                             # a sum of nothing has no gradient
+        reached = came.amax(0) > -math.inf  # a sum of nothing has no gradient
         total = torch.where(reached, came, 0.0).logsumexp(0)
         alpha.append(torch.where(reached, total, -math.inf) + y[t])
     return torch.stack(alpha)
@@ -168,12 +168,12 @@ def beam(log_probs: Tensor, width: int = 8, blank: int = 0) -> list[tuple[list[i
             either = _add(on_blank, on_symbol)
             same = grown.setdefault(prefix, [-math.inf, -math.inf])
             same[0] = _add(same[0], either + step[blank])
-            if prefix:                                                     # the last symbol once more: still one
+            if prefix:  # the last symbol once more: still one
                 same[1] = _add(same[1], on_symbol + step[prefix[-1]])
             for k, score in enumerate(step):
                 if k != blank:
                     before = on_blank if prefix and k == prefix[-1] else either
-                    if before + score > -math.inf:                         # no path, no string
+                    if before + score > -math.inf:  # no path, no string
                         longer = grown.setdefault((*prefix, k), [-math.inf, -math.inf])
                         longer[1] = _add(longer[1], before + score)
         best = sorted(grown.items(), key=lambda item: _add(*item[1]), reverse=True)[:width]
@@ -190,13 +190,15 @@ def _add(a: float, b: float) -> float:
 
 def _check(log_probs: Tensor, blank: int, target: Sequence[int] | Tensor = ()) -> list[int]:
     if log_probs.dim() != 2 or 0 in log_probs.shape:
-        raise ValueError(f"log_probs: got shape {tuple(log_probs.shape)}, need (seq_len, num_symbols), "
-                         "both at least 1")
+        raise ValueError(
+            f"log_probs: got shape {tuple(log_probs.shape)}, need (seq_len, num_symbols), both at least 1"
+        )
     symbols = log_probs.shape[1]
     if not 0 <= blank < symbols:
         raise ValueError(f"blank: got {blank}, need a symbol from 0 to {symbols - 1}")
     target = target.tolist() if isinstance(target, Tensor) else list(target)
     if wrong := [k for k in target if k == blank or not 0 <= k < symbols]:
-        raise ValueError(f"target: got {wrong[0]}, need symbols from 0 to {symbols - 1} "
-                         f"other than the blank, {blank}")
+        raise ValueError(
+            f"target: got {wrong[0]}, need symbols from 0 to {symbols - 1} other than the blank, {blank}"
+        )
     return target

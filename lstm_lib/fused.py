@@ -108,8 +108,9 @@ class _Sweep(torch.autograd.Function):
     """The engine. Arguments: kernel, keep, x, U, V, b, then the kernel's extras, masks and states by name."""
 
     @staticmethod
-    def forward(kernel: "_Kernel", keep: bool, x: Tensor, u: Tensor | None, v: Tensor, b: Tensor | None,
-                *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        kernel: "_Kernel", keep: bool, x: Tensor, u: Tensor | None, v: Tensor, b: Tensor | None, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
         work = kernel.by_name(rest)
         *_, seq_len, batch, _ = x.shape
         hidden, rows = v.shape[-1], v.shape[-2]
@@ -169,8 +170,11 @@ class _Sweep(torch.autograd.Function):
         extra = {name: torch.zeros_like(work[name]) for name in kernel.extras}
 
         # dh gathers in a copy of its gradients from outside: autograd may want its own again
-        out_h = [None, *[None] * seq_len] if grad_h is None else [None, *grad_h.clone(
-            memory_format=torch.contiguous_format).unbind(-3)]
+        out_h = (
+            [None, *[None] * seq_len]
+            if grad_h is None
+            else [None, *grad_h.clone(memory_format=torch.contiguous_format).unbind(-3)]
+        )
         dh = torch.zeros_like(initial[0]) if grad_h is None else out_h.pop()
         dc = torch.zeros_like(initial[0]) if grad_c is None else grad_c.select(-3, seq_len - 1)
         out_c = [None] * seq_len if grad_c is None else [None, *grad_c.unbind(-3)[:-1]]
@@ -253,7 +257,8 @@ def _add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def _accumulate(total: Tensor, x: Tensor, d: Tensor) -> None:
     """total += xᵀ d, over steps and batch."""
     (torch.Tensor.addmm_ if total.dim() == 2 else torch.Tensor.baddbmm_)(
-        total, x.flatten(-3, -2).transpose(-1, -2), d.flatten(-3, -2))
+        total, x.flatten(-3, -2).transpose(-1, -2), d.flatten(-3, -2)
+    )
 
 
 def _times(d: Tensor, u: Tensor) -> Tensor:
@@ -316,8 +321,16 @@ class _Kernel:
     def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
         """Add a block's part of the gradients of the extras."""
 
-    def carry(self, product: Any, multiply: Any, past: Tensor | None, outside: Tensor | None, sums: Tensor,
-              v: Tensor, parts: list) -> Tensor:
+    def carry(
+        self,
+        product: Any,
+        multiply: Any,
+        past: Tensor | None,
+        outside: Tensor | None,
+        sums: Tensor,
+        v: Tensor,
+        parts: list,
+    ) -> Tensor:
         """dh of the step before: from outside, past the product, and through it. Overwrites the first two."""
         if outside is None:
             outside, past = past, None
@@ -341,16 +354,18 @@ class _RNN(_Kernel):
     def forward_views(self, block: Tensor) -> list:
         return []
 
-    def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
-             work: dict) -> None:
+    def step(
+        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
+    ) -> None:
         self.activation(multiply(pre, before[0], vt), out=now[0])
 
     def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
         f, d = _blocks(gates, n, gates.shape[-1]), _blocks(gates, n, gates.shape[-1])
         return f, d, d, [f.unbind(-3), d.unbind(-3)]
 
-    def factors(self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int,
-                stop: int) -> list:
+    def factors(
+        self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int
+    ) -> list:
         (h,) = now
         f.copy_(1 - h * h if self.tanh else h > 0)
         return []
@@ -380,8 +395,9 @@ class _GRU(_Kernel):
         r, z, hn, n = _rows(block, 4)
         return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
 
-    def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
-             work: dict) -> None:
+    def step(
+        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
+    ) -> None:
         rz, r, z, hn, n = parts
         multiply(pre, before[0], vt)
         rz.sigmoid_()
@@ -394,8 +410,9 @@ class _GRU(_Kernel):
         views = [f.unflatten(-1, (5, hidden)), d.unflatten(-1, (5, hidden)), d[..., 4 * hidden :]]
         return f, d, d, [p.unbind(gates.dim() - 3) for p in views]
 
-    def factors(self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int,
-                stop: int) -> list:
+    def factors(
+        self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int
+    ) -> list:
         r, z, hn, n = _rows(gates, 4)
         fr, fz, fhn, fn, keep = _rows(f, 5)
         torch.mul(1 - z, 1 - n * n, out=fn)
@@ -446,8 +463,9 @@ class _LSTM(_Kernel):
         o, i, f, g, y = _rows(block, self.count)
         return [p.unbind(-3) for p in (block[..., : 3 * o.shape[-1]], o, i, f, g, y)]
 
-    def step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
-             work: dict) -> None:
+    def step(
+        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
+    ) -> None:
         if self.plain:
             oif, o, i, f, g, y = parts
             (h_0, c_0), (h, c) = before, now
@@ -459,8 +477,9 @@ class _LSTM(_Kernel):
         else:
             self.variant_step(multiply, pre, vt, parts, before, now, work)
 
-    def variant_step(self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list,
-             work: dict) -> None:
+    def variant_step(
+        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
+    ) -> None:
         oif, o, i, f, g, y, *masks = parts
         mask = dict(zip(self.masks, masks, strict=True))
         (h_0, c_0), (h, c) = before, now
@@ -506,15 +525,22 @@ class _LSTM(_Kernel):
         hidden, wide = gates.shape[-1] // self.count, (4, gates.shape[-1] // self.count)
         f, d = _blocks(gates, n, 6 * hidden), _blocks(gates, n, (5 + self.layer_norm) * hidden)
         through, past = d, d[..., 4 * hidden : 5 * hidden]
-        views = [f[..., :hidden], f[..., hidden : 2 * hidden], f[..., 2 * hidden :].unflatten(-1, wide),
-                 d[..., :hidden], d[..., hidden : 5 * hidden].unflatten(-1, wide), past]
+        views = [
+            f[..., :hidden],
+            f[..., hidden : 2 * hidden],
+            f[..., 2 * hidden :].unflatten(-1, wide),
+            d[..., :hidden],
+            d[..., hidden : 5 * hidden].unflatten(-1, wide),
+            past,
+        ]
         if self.layer_norm:
             through = _blocks(gates, n, 4 * hidden)
             views += [through, d[..., : 4 * hidden], d[..., 5 * hidden :]]
         return f, d, through, [p.unbind(gates.dim() - 3) for p in views]
 
-    def factors(self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int,
-                stop: int) -> list:
+    def factors(
+        self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int
+    ) -> list:
         o, i, forget, g, y = _rows(gates, self.count)
         (_, c), (h_0, c_0) = now, before
         mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
@@ -587,8 +613,16 @@ class _LSTM(_Kernel):
             d_c.addcmul_(dc, mask["zone_c"])
         return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
 
-    def carry(self, product: Any, multiply: Any, past: Tensor | None, outside: Tensor | None, sums: Tensor,
-              v: Tensor, parts: list) -> Tensor:
+    def carry(
+        self,
+        product: Any,
+        multiply: Any,
+        past: Tensor | None,
+        outside: Tensor | None,
+        sums: Tensor,
+        v: Tensor,
+        parts: list,
+    ) -> Tensor:
         if "drop_h" not in self.masks:
             return super().carry(product, multiply, past, outside, sums, v, parts)
         drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
@@ -607,8 +641,11 @@ class _LSTM(_Kernel):
             for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):
                 extra[name] += (grad * c).sum(-3).sum(-2, keepdim=True)
         if self.layer_norm:
-            for name, grad in (("ln_hh", d[..., : 4 * do.shape[-1]] * work["unit_hh"]),
-                               ("ln_c", ds[0] * work["unit_c"]), ("ln_c_bias", ds[0])):
+            for name, grad in (
+                ("ln_hh", d[..., : 4 * do.shape[-1]] * work["unit_hh"]),
+                ("ln_c", ds[0] * work["unit_c"]),
+                ("ln_c_bias", ds[0]),
+            ):
                 extra[name] += grad.sum(-3).sum(-2, keepdim=True)
 
 
@@ -624,7 +661,8 @@ def _norm_back(d: Tensor, gain: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -
     """From the gradient of a layer norm's result to that of what went in."""
     d, gain = (d, gain[0]) if gain.dim() == 2 else (d * gain, None)
     return torch.ops.aten.native_layer_norm_backward.default(
-        d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), gain, None, [True, False, False])[0]
+        d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), gain, None, [True, False, False]
+    )[0]
 
 
 def _blocks(gates: Tensor, n: int, size: int) -> Tensor:

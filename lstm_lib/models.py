@@ -38,8 +38,9 @@ class LSTMModel(nn.Module):
     torch.Size([8, 1])
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, output_size: int = 1,
-                 dropout: float = 0.0) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, output_size: int = 1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.lstm = LSTM(input_size, hidden_size, num_layers, dropout=dropout, batch_first=True)
         self.fc = nn.Linear(hidden_size, output_size)
@@ -67,7 +68,7 @@ class LSTMModel(nn.Module):
         _check(x, lengths)
         if lengths is not None:
             x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        _, (h_n, _) = self.lstm(x)     # h_n: (num_layers, batch, hidden_size), each sequence at its own last step
+        _, (h_n, _) = self.lstm(x)  # h_n: (num_layers, batch, hidden_size), each sequence at its own last step
         return self.fc(h_n[-1])
 
 
@@ -115,8 +116,14 @@ class DeepLSTM(nn.Module):
     torch.Size([8, 1])
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, output_size: int | None = None,
-                 connection: str | None = None) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        output_size: int | None = None,
+        connection: str | None = None,
+    ) -> None:
         super().__init__()
         check_options({"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers})
         if output_size is not None and (not isinstance(output_size, int) or output_size < 1):
@@ -125,7 +132,7 @@ class DeepLSTM(nn.Module):
             raise ValueError(f"connection: got {connection!r}, need None, 'residual', 'highway' or 'dense'")
         self.connection = connection
         self.lstms = nn.ModuleList()
-        self.gates = nn.ModuleDict()      # of a highway, by the number of their layer
+        self.gates = nn.ModuleDict()  # of a highway, by the number of their layer
         width = input_size
         for k in range(num_layers):
             self.lstms.append(LSTM(width, hidden_size, batch_first=True))
@@ -158,9 +165,9 @@ class DeepLSTM(nn.Module):
         for k, lstm in enumerate(self.lstms):
             h, _ = lstm(x)
             if self.connection == "dense":
-                x = torch.cat([x, h], -1)                               # [x, h]
+                x = torch.cat([x, h], -1)  # [x, h]
             elif self.connection == "residual" and x.shape == h.shape:
-                x = x + h                                               # x + h
+                x = x + h  # x + h
             elif str(k) in self.gates:
                 x = x + torch.sigmoid(self.gates[str(k)](x)) * (h - x)  # x + r ⊙ (h − x), r = σ(W x + b)
             else:
@@ -210,14 +217,23 @@ class AcousticModel(nn.Module):
     (torch.Size([2, 40, 11]), [1.0, 0.0, 0.0])
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_classes: int, num_layers: int = 1,
-                 dropout: float = 0.0, bidirectional: bool = True, blank: int = 0) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_classes: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = True,
+        blank: int = 0,
+    ) -> None:
         super().__init__()
         if not 0 <= blank < num_classes:
             raise ValueError(f"blank: got {blank}, need a class from 0 to {num_classes - 1}")
         self.blank = blank
-        self.lstm = LSTM(input_size, hidden_size, num_layers, dropout=dropout, batch_first=True,
-                         bidirectional=bidirectional)
+        self.lstm = LSTM(
+            input_size, hidden_size, num_layers, dropout=dropout, batch_first=True, bidirectional=bidirectional
+        )
         self.fc = nn.Linear((2 if bidirectional else 1) * hidden_size, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -247,20 +263,22 @@ class AcousticModel(nn.Module):
         seq_len = x.shape[1]
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         h, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=seq_len)
-        ended = torch.arange(seq_len, device=x.device) >= lengths.to(x.device)[:, None]     # (batch, seq_len)
+        ended = torch.arange(seq_len, device=x.device) >= lengths.to(x.device)[:, None]  # (batch, seq_len)
         silence = x.new_full((self.fc.out_features,), -torch.inf)
-        silence[self.blank] = 0.0                           # ln 1 for the blank, ln 0 for all others
+        silence[self.blank] = 0.0  # ln 1 for the blank, ln 0 for all others
         return torch.where(ended[..., None], silence, self.fc(h).log_softmax(-1))
 
 
 def _check(x: Tensor, lengths: Tensor | None = None) -> None:
-    if x.dim() != 3:     # a layer would take (seq_len, input_size) for one sequence
+    if x.dim() != 3:  # a layer would take (seq_len, input_size) for one sequence
         raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
     if lengths is None:
         return
     batch, seq_len, _ = x.shape
     if lengths.shape != (batch,) or lengths.is_floating_point():
-        raise ValueError(f"lengths: got {lengths.dtype} of shape {tuple(lengths.shape)}, "
-                         f"need whole numbers of shape ({batch},), one per sequence")
+        raise ValueError(
+            f"lengths: got {lengths.dtype} of shape {tuple(lengths.shape)}, "
+            f"need whole numbers of shape ({batch},), one per sequence"
+        )
     if batch and not 1 <= lengths.min() <= lengths.max() <= seq_len:
         raise ValueError(f"lengths: got {lengths.min()} to {lengths.max()}, need 1 to seq_len={seq_len}")

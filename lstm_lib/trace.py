@@ -94,8 +94,15 @@ def _replay(cell: Cell, w: SimpleNamespace, x: Tensor, state: State) -> dict[str
     first = [s.unsqueeze(0) for s in state]
     weights = [p for name in cell.parameters if (p := getattr(w, name)) is not None]
     h = kernel(
-        x, first if len(first) > 1 else first[0], weights, w.bias_ih is not None,
-        num_layers=1, dropout=0.0, train=False, bidirectional=False, batch_first=False,
+        x,
+        first if len(first) > 1 else first[0],
+        weights,
+        w.bias_ih is not None,
+        num_layers=1,
+        dropout=0.0,
+        train=False,
+        bidirectional=False,
+        batch_first=False,
     )[0]
     before = torch.cat([first[0], h[:-1]])
     zero = [torch.zeros_like(s) for s in state[1:]]

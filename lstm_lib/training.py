@@ -208,8 +208,16 @@ def fit(
     3.00 -1.00
     """
     # Before any work: does it all make sense?
-    _check_numbers(steps=steps, batch_size=batch_size, validate_every=validate_every, patience=patience,
-                   checkpoint_every=checkpoint_every, lr=lr, clip=clip, seed=seed)
+    _check_numbers(
+        steps=steps,
+        batch_size=batch_size,
+        validate_every=validate_every,
+        patience=patience,
+        checkpoint_every=checkpoint_every,
+        lr=lr,
+        clip=clip,
+        seed=seed,
+    )
     if patience is not None and validation is None:
         raise ValueError(f"patience: got {patience} without a validation set, need validation=(inputs, targets)")
     if validation is not None and validate_every > steps:
@@ -219,9 +227,21 @@ def fit(
         if checkpoint is not None:
             raise ValueError(f"checkpoint: got {str(checkpoint)!r} with seeds, which leave none; need one of them")
         return _fit_replicas(
-            _build(model, seeds, device), train, steps=steps, loss=loss, batch_size=batch_size, lr=lr,
-            optimizer=optimizer, clip=clip, schedule=schedule, validation=validation,
-            validate_every=validate_every, patience=patience, device=device, progress=progress)
+            _build(model, seeds, device),
+            train,
+            steps=steps,
+            loss=loss,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            clip=clip,
+            schedule=schedule,
+            validation=validation,
+            validate_every=validate_every,
+            patience=patience,
+            device=device,
+            progress=progress,
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {_kind(model)}, need a torch.nn.Module (or, with seeds, a function)")
     dtypes = {p.dtype for p in model.parameters()}
@@ -236,9 +256,19 @@ def fit(
     with _randomness_of(seed, device):
         # Is there a run to go on with?
         if checkpoint is not None:
-            keeper = Checkpoint(checkpoint, settings(
-                model, updater, loss, {"train": batch(0), "validation": held_out},
-                seed=seed, clip=clip, batch_size=batch_size, validate_every=validate_every))
+            keeper = Checkpoint(
+                checkpoint,
+                settings(
+                    model,
+                    updater,
+                    loss,
+                    {"train": batch(0), "validation": held_out},
+                    seed=seed,
+                    clip=clip,
+                    batch_size=batch_size,
+                    validate_every=validate_every,
+                ),
+            )
             if saved := keeper.read(model, steps, lambda step: base_lr[0] * _factor(schedule, step)):
                 model.load_state_dict(saved["model"])
                 updater.load_state_dict(saved["optimizer"])
@@ -261,8 +291,11 @@ def fit(
                 error.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip).item()
                 if not math.isfinite(norm):
-                    raise Diverged(f"step {step}: the norm of the gradient is {norm}, which no clipping repairs "
-                                   f"(the loss is {value:.4g})", history)
+                    raise Diverged(
+                        f"step {step}: the norm of the gradient is {norm}, which no clipping repairs "
+                        f"(the loss is {value:.4g})",
+                        history,
+                    )
 
                 # Update.
                 for group, base in zip(updater.param_groups, base_lr, strict=True):
@@ -286,8 +319,13 @@ def fit(
                 # Keep: all that the next step depends on, and the best weights.
                 last = step == steps or history.waited >= patience
                 if checkpoint is not None and (last or step % checkpoint_every == 0):
-                    keeper.write(model=model.state_dict(), optimizer=updater.state_dict(), history=asdict(history),
-                                 best=best, random=_random_state(device))
+                    keeper.write(
+                        model=model.state_dict(),
+                        optimizer=updater.state_dict(),
+                        history=asdict(history),
+                        best=best,
+                        random=_random_state(device),
+                    )
                 bar.set_postfix_str(f"loss {history.loss[-1]:.3g}", refresh=False)
                 bar.update()
 
@@ -318,17 +356,31 @@ def _build(build: Callable[[], nn.Module], seeds: Iterable[int], device: torch.d
             raise TypeError(f"model: it returned {_kind(models[seed])}, need a torch.nn.Module")
         for name, module in models[seed].named_modules():
             if type(module) in (nn.LSTM, nn.GRU, nn.RNN):
-                raise TypeError(f"model: its {name or 'layer'} is PyTorch's {type(module).__name__}, whose kernel "
-                                f"takes no replicas; need lstm_lib's {type(module).__name__}")
+                raise TypeError(
+                    f"model: its {name or 'layer'} is PyTorch's {type(module).__name__}, whose kernel "
+                    f"takes no replicas; need lstm_lib's {type(module).__name__}"
+                )
         models[seed].to(device)
     return models
 
 
-def _fit_replicas(models: dict[int, nn.Module], train: tuple[Inputs, Tensor] | Task, *, steps: int, loss: Loss,
-                  batch_size: int, lr: float, optimizer: str | Callable[..., torch.optim.Optimizer],
-                  clip: float | None, schedule: Callable[[int], float] | None,
-                  validation: tuple[Inputs, Tensor] | None, validate_every: int, patience: int | None,
-                  device: torch.device, progress: bool) -> list[tuple[nn.Module, History]]:
+def _fit_replicas(
+    models: dict[int, nn.Module],
+    train: tuple[Inputs, Tensor] | Task,
+    *,
+    steps: int,
+    loss: Loss,
+    batch_size: int,
+    lr: float,
+    optimizer: str | Callable[..., torch.optim.Optimizer],
+    clip: float | None,
+    schedule: Callable[[int], float] | None,
+    validation: tuple[Inputs, Tensor] | None,
+    validate_every: int,
+    patience: int | None,
+    device: torch.device,
+    progress: bool,
+) -> list[tuple[nn.Module, History]]:
     """:func:`fit`, line by line, on parameters that have one more dimension in front: the replica's."""
     seeds, replicas = list(models), list(models.values())
     weights, buffers = stack_module_state(replicas)
@@ -365,8 +417,11 @@ def _fit_replicas(models: dict[int, nn.Module], train: tuple[Inputs, Tensor] | T
             errors.sum().backward()  # no replica's loss depends on another's weights
             grads = [p.grad for p in weights.values() if p.grad is not None]
             norm = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
-            finite(norms := norm.tolist(), f"step {step}: the norm of the gradient, which no clipping repairs,",
-                   running)
+            finite(
+                norms := norm.tolist(),
+                f"step {step}: the norm of the gradient, which no clipping repairs,",
+                running,
+            )
             if clip is not None:
                 shorter = (clip / (norm + 1e-6)).clamp(max=1)  # as torch.nn.utils.clip_grad_norm_
                 for g in grads:
@@ -383,9 +438,12 @@ def _fit_replicas(models: dict[int, nn.Module], train: tuple[Inputs, Tensor] | T
             if held_out is not None and (step + 1) % validate_every == 0:
                 skeleton.eval()
                 with torch.no_grad():
-                    parts = [vmap(output, in_dims=(0, 0, None), randomness="different")(
-                                 weights, buffers, tuple(part.to(device) for part in parts))
-                             for parts in zip(*(x.split(256) for x in held_out[0]), strict=True)]
+                    parts = [
+                        vmap(output, in_dims=(0, 0, None), randomness="different")(
+                            weights, buffers, tuple(part.to(device) for part in parts)
+                        )
+                        for parts in zip(*(x.split(256) for x in held_out[0]), strict=True)
+                    ]
                     outputs, wanted = torch.cat(parts, 1), held_out[1].to(device)
                     values = [_one_number(loss(outputs[k], wanted)).item() for k in range(len(seeds))]
                 skeleton.train()
@@ -411,8 +469,9 @@ def _replica(k: int, *stacked: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[k].detach().clone() for state in stacked for name, value in state.items()}
 
 
-def predict(model: nn.Module, inputs: Inputs, batch_size: int = 256,
-            device: str | torch.device | None = None) -> Tensor:
+def predict(
+    model: nn.Module, inputs: Inputs, batch_size: int = 256, device: str | torch.device | None = None
+) -> Tensor:
     """What the model says about each example: in eval mode, without gradients, in batches.
 
     Parameters
@@ -486,8 +545,9 @@ def find_device(name: str | torch.device) -> torch.device:
 # Batches -------------------------------------------------------------------------------------------------------
 
 
-def _batches(train: tuple[Inputs, Tensor] | Task, batch_size: int, seed: int,
-             dtypes: set[torch.dtype]) -> Callable[[int], Batch]:
+def _batches(
+    train: tuple[Inputs, Tensor] | Task, batch_size: int, seed: int, dtypes: set[torch.dtype]
+) -> Callable[[int], Batch]:
     """Batch ``step`` as a function of seed and step alone, so that a run can go on anywhere."""
     if callable(train):
         return lambda step: _pair("train", train(_generator(seed, step), step), dtypes, same_length=False)
@@ -501,9 +561,9 @@ def _batches(train: tuple[Inputs, Tensor] | Task, batch_size: int, seed: int,
 
     def batch(step: int) -> Batch:
         epoch, start = divmod(step * size, count)
-        chosen = order(epoch)[start:start + size]
+        chosen = order(epoch)[start : start + size]
         if len(chosen) < size:
-            chosen = torch.cat([chosen, order(epoch + 1)[:size - len(chosen)]])
+            chosen = torch.cat([chosen, order(epoch + 1)[: size - len(chosen)]])
         return tuple(x[chosen] for x in inputs), targets[chosen]
 
     return batch
@@ -518,8 +578,7 @@ def _to(device: torch.device, inputs: tuple[Tensor, ...], targets: Tensor) -> Ba
     return tuple(x.to(device) for x in inputs), targets.to(device)
 
 
-def _pair(name: str, pair: tuple[Inputs, Tensor], dtypes: set[torch.dtype],
-          same_length: bool = True) -> Batch:
+def _pair(name: str, pair: tuple[Inputs, Tensor], dtypes: set[torch.dtype], same_length: bool = True) -> Batch:
     """``(inputs, targets)``, checked, the inputs always as a tuple."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(f"{name}: got {_kind(pair)}, need (inputs, targets)")
@@ -535,27 +594,33 @@ def _tensors(name: str, value: Inputs, dtypes: set[torch.dtype]) -> tuple[Tensor
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: got {_kind(tensor)}, need a tensor (torch.as_tensor makes one)")
         if dtypes and tensor.is_floating_point() and tensor.dtype not in dtypes:
-            raise TypeError(f"{name}: got {tensor.dtype}, need {' or '.join(sorted(map(str, dtypes)))} "
-                            "as the model's parameters have it")
+            raise TypeError(
+                f"{name}: got {tensor.dtype}, need {' or '.join(sorted(map(str, dtypes)))} "
+                "as the model's parameters have it"
+            )
     return tensors
 
 
 def _check_lengths(name: str, tensors: tuple[Tensor, ...]) -> None:
     lengths = [len(tensor) if tensor.dim() else 0 for tensor in tensors]
     if not lengths or min(lengths) < 1 or len(set(lengths)) > 1:
-        raise ValueError(f"{name}: got {' and '.join(map(str, lengths)) or 'no'} examples, "
-                         "need the same number in each, at least 1")
+        raise ValueError(
+            f"{name}: got {' and '.join(map(str, lengths)) or 'no'} examples, "
+            "need the same number in each, at least 1"
+        )
 
 
 # The model and what it is trained with -------------------------------------------------------------------------
 
 
-def _optimizer(choice: str | Callable[..., torch.optim.Optimizer], parameters: Iterable[Tensor],
-               lr: float) -> torch.optim.Optimizer:
+def _optimizer(
+    choice: str | Callable[..., torch.optim.Optimizer], parameters: Iterable[Tensor], lr: float
+) -> torch.optim.Optimizer:
     make = OPTIMIZERS.get(choice) if isinstance(choice, str) else choice
     if not callable(make):
-        raise ValueError(f"optimizer: got {choice!r}, need one of {', '.join(OPTIMIZERS)}, "
-                         "or a function of (parameters, lr=…)")
+        raise ValueError(
+            f"optimizer: got {choice!r}, need one of {', '.join(OPTIMIZERS)}, or a function of (parameters, lr=…)"
+        )
     made = make(parameters, lr=lr)
     if not isinstance(made, torch.optim.Optimizer):
         raise TypeError(f"optimizer: it returned {_kind(made)}, need a torch.optim.Optimizer")
@@ -587,8 +652,10 @@ def _outputs(model: nn.Module, inputs: tuple[Tensor, ...], batch_size: int, devi
     model.eval()
     try:
         with torch.no_grad():
-            outputs = [model(*(part.to(device) for part in parts))
-                       for parts in zip(*(x.split(batch_size) for x in inputs), strict=True)]
+            outputs = [
+                model(*(part.to(device) for part in parts))
+                for parts in zip(*(x.split(batch_size) for x in inputs), strict=True)
+            ]
     finally:
         for module, training in modes:
             module.training = training

@@ -16,7 +16,7 @@ def git(*arguments: str, at: Path) -> str:
 def clone(folder: Path) -> Path:
     """Copy what git knows or would add into ``folder``, commit it there, and return the folder."""
     for name in git("ls-files", "--cached", "--others", "--exclude-standard", "-z", at=ROOT).split("\0"):
-        if name and (ROOT / name).is_file():        # not what is deleted but not committed yet
+        if name and (ROOT / name).is_file():  # not what is deleted but not committed yet
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     git("init", "--quiet", "--initial-branch=main", at=folder)

@@ -12,15 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bench
 from chapters import ROOT
-from lstm_lib import notebook
+from lstm_lib.book import notebook
 
 SHAPE = (2, 3, 4, 5)
 
 
 def run(*options: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "tools/bench.py", "--device", "cpu", "--seconds", "0", *map(str, options)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def test_every_competitor_is_in_the_table_the_file_and_the_plot(tmp_path):
@@ -51,12 +52,15 @@ def test_one_competitor_alone_stands_beside_kernel_and_floor(tmp_path):
     assert {name for name in names if not name.startswith("floor")} == {"torch.nn.LSTM", "fused", "fused, bf16"}
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    (("--shape", "2,3,4"), "got '2,3,4', need batch,seq_len,input_size,hidden_size"),
-    (("--shape", "2,3,4,0"), "got '2,3,4,0'"),
-    (("--threads", 0), "--threads: need 1 or more"),
-    (("--shape", "2,3,4,5", "--only", "abacus"), "no competitor begins with abacus"),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--shape", "2,3,4"), "got '2,3,4', need batch,seq_len,input_size,hidden_size"),
+        (("--shape", "2,3,4,0"), "got '2,3,4,0'"),
+        (("--threads", 0), "--threads: need 1 or more"),
+        (("--shape", "2,3,4,5", "--only", "abacus"), "no competitor begins with abacus"),
+    ],
+)
 def test_bad_options_are_named_and_leave_nothing(tmp_path, options, said):
     done = run(*options, "--out", tmp_path / "bench")
     assert done.returncode != 0
@@ -96,18 +100,21 @@ def test_the_floor_makes_the_products_of_the_loop_and_no_others(training):
     batch, seq_len, size, hidden = SHAPE
     layer, x = nn.LSTM(size, hidden), torch.randn(seq_len, batch, size, requires_grad=training)
     weights, counts = layer.all_weights[0], []
-    for f in (bench.work(lambda x: bench.loop(weights, x, False, bench.step), x, training, weights),
-              bench.products(layer, x, training, lambda a, b: torch.mm(a, b.T))):
+    for f in (
+        bench.work(lambda x: bench.loop(weights, x, False, bench.step), x, training, weights),
+        bench.products(layer, x, training, lambda a, b: torch.mm(a, b.T)),
+    ):
         with FlopCounterMode(display=False) as counter:
             f()
         counts.append(counter.get_total_flops())
     loop, floor = counts
-    skipped = 2 * batch * hidden * 4 * hidden       # no gradient for the first h, which is given
+    skipped = 2 * batch * hidden * 4 * hidden  # no gradient for the first h, which is given
     assert floor - loop == (skipped if training else 0)
 
 
 def test_peak_memory_counts_what_is_held_at_once():
     def twice():
         for _ in range(3):
-            torch.ones(1000) + torch.ones(500).sum()    # 4,000 + 2,000, then 4,000 more once the half is gone
+            torch.ones(1000) + torch.ones(500).sum()  # 4,000 + 2,000, then 4,000 more once the half is gone
+
     assert bench.peak_bytes(twice, "cpu") == pytest.approx(8000, abs=200)

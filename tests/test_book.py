@@ -38,8 +38,11 @@ def test_every_page_of_the_contents_exists_once(pages):
 
 def test_every_page_is_in_the_contents(pages):
     files = [*ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("book/**/*.md")]
-    written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in files
-               if not {".ipynb_checkpoints", "vendor"} & set(path.parts)}
+    written = {
+        path.relative_to(ROOT).with_suffix("").as_posix()
+        for path in files
+        if not {".ipynb_checkpoints", "vendor"} & set(path.parts)
+    }
     assert written == set(pages)
 
 
@@ -51,8 +54,10 @@ def test_conda_installs_what_pip_installs():
 
 def test_the_api_page_names_every_module():
     text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
-    modules = {path.stem for path in Path(lstm_lib.__file__).parent.glob("*.py")} - {"__init__"}
-    assert set(re.findall(r"automodule:: lstm_lib\.(\w+)", text)) == modules
+    folder = Path(lstm_lib.__file__).parent
+    modules = {".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py")}
+    modules = {name for name in modules if not name.endswith("__init__")}
+    assert set(re.findall(r"automodule:: lstm_lib\.([\w.]+)", text)) == modules
 
 
 def test_files_of_others_have_their_licence():
@@ -124,8 +129,19 @@ class Page(HTMLParser):
 def html(tmp_path_factory) -> Path:
     """The book, built as `make book` builds it, elsewhere."""
     out = tmp_path_factory.mktemp("book")
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
-               "build", str(ROOT), "--path-output", str(out), "-W", "-n", "--keep-going", "-q"]
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        str(ROOT),
+        "--path-output",
+        str(out),
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+    ]
     build = subprocess.run(command, capture_output=True, text=True)
     if build.returncode:
         told = re.sub(r"\x1b\[[\d;]*m", "", build.stderr).splitlines()
@@ -152,7 +168,8 @@ def test_nothing_is_loaded_from_the_network(html, built):
         for e in page.elements:
             loads = e.attributes.get("src", "") + e.attributes.get("srcset", "") + e.attributes.get("data", "")
             if e.tag == "link" and {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch"} & set(
-                    e.attributes.get("rel", "").split()):
+                e.attributes.get("rel", "").split()
+            ):
                 loads += e.attributes.get("href", "")
             if re.search(r"(https?:)?//", loads):
                 problems.append(f"{path.name}: {e.tag} {loads}")
@@ -180,8 +197,13 @@ def test_every_link_inside_the_book_leads_somewhere(html, built):
 
 
 def test_ids_are_unique(html, built):
-    told([f"{path.relative_to(html)}: {name}" for path, page in built.items()
-          for name in {i for i in page.ids if page.ids.count(i) > 1}])
+    told(
+        [
+            f"{path.relative_to(html)}: {name}"
+            for path, page in built.items()
+            for name in {i for i in page.ids if page.ids.count(i) > 1}
+        ]
+    )
 
 
 def test_every_picture_has_words(html, built):
@@ -212,5 +234,11 @@ def test_an_unpublished_book_points_to_no_repository(html, built):
     url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
     if "YOUR_NAME" not in url:
         pytest.skip("the book is published")
-    told([f"{path.relative_to(html)}: {e.attributes['href']}" for path, page in built.items() for e in page.of("a")
-          if re.search("YOUR_NAME|colab.research|mybinder", e.attributes.get("href", ""))])
+    told(
+        [
+            f"{path.relative_to(html)}: {e.attributes['href']}"
+            for path, page in built.items()
+            for e in page.of("a")
+            if re.search("YOUR_NAME|colab.research|mybinder", e.attributes.get("href", ""))
+        ]
+    )

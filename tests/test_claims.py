@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_lib.claims import (
+from lstm_lib.book.claims import (
     MIME,
     VERDICTS,
     Bound,
@@ -57,8 +57,11 @@ def test_a_bound_that_means_nothing_is_refused(bound):
 
 def test_every_seed_must_keep_the_bound_and_the_message_tells_all():
     evidence([1, 2, 3], below=3.5).check()
-    with pytest.raises(BoundFailed, match=r"gates/the_cell, claim A02, a measure: measured 2 \(1 to 3; 3 seeds\), "
-                                          r"must be below 3"):
+    with pytest.raises(
+        BoundFailed,
+        match=r"gates/the_cell, claim A02, a measure: measured 2 \(1 to 3; 3 seeds\), "
+        r"must be below 3",
+    ):
         evidence([1, 2, 3], below=3).check()
 
 
@@ -81,14 +84,15 @@ def test_json_keeps_everything_and_is_plain(values, limit):
     before = evidence(values, rtol=1e-6, above=limit)
     text = json.dumps(before.to_json(), allow_nan=False)
     after = Evidence.from_json(json.loads(text))
-    assert all(a == b or (math.isnan(a) and math.isnan(b))
-               for a, b in zip(before.values, after.values, strict=True))
+    assert all(
+        a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(before.values, after.values, strict=True)
+    )
     assert (after.bound, after.rtol, after.holds) == (before.bound, before.rtol, before.holds)
 
 
 def test_a_moved_number_names_chapter_claim_both_values_and_bound():
     assert evidence([0.5], rtol=1e-3, below=1).moved(evidence([0.5001], rtol=1e-3, below=1)) is None
-    assert evidence([0.5], below=1).moved(evidence([0.9], below=1)) is None       # judged by its bound only
+    assert evidence([0.5], below=1).moved(evidence([0.9], below=1)) is None  # judged by its bound only
     line = evidence([0.5], rtol=1e-3, below=1).moved(evidence([0.6], rtol=1e-3, below=1))
     for part in ("gates/the_cell", "A02", "0.5", "0.6", "below 1"):
         assert part in line
@@ -112,7 +116,7 @@ def test_audit_wants_every_claim_of_a_written_chapter_and_every_bound():
         audit({"gates/the_cell": [evidence(below=0.1), a04]})
 
 
-@given(st.integers(-10**8, 10**8))
+@given(st.integers(-(10**8), 10**8))
 def test_whole_numbers_are_printed_whole(n):
     assert int(number(n).replace(",", "")) == n
 

@@ -42,22 +42,36 @@ class Machine:
         self.python = str(next((folder / "venv").glob("bin/python" if os.name != "nt" else "Scripts/python.exe")))
         pins = re.findall(rf"^(?:{'|'.join(THERE)})==\S+", (ROOT / "requirements.txt").read_text("utf-8"), re.M)
         assert len(pins) == len(THERE)
-        self.pip("install", "--quiet", "--no-compile", *pins)       # PyTorch has thousands of files
+        self.pip("install", "--quiet", "--no-compile", *pins)  # PyTorch has thousands of files
         self.site = Path(self.run("import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
         self.packages = self.installed()
         spec = folder / "kernels" / "colab" / "kernel.json"
         spec.parent.mkdir(parents=True)
-        spec.write_text(json.dumps({"argv": [self.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                                    "display_name": "Colab", "language": "python"}))
+        spec.write_text(
+            json.dumps(
+                {
+                    "argv": [self.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                    "display_name": "Colab",
+                    "language": "python",
+                }
+            )
+        )
 
     def pip(self, *arguments: str) -> str:
-        return subprocess.run([self.python, "-m", "pip", *arguments], env=ENVIRONMENT, check=True, text=True,
-                              stdout=subprocess.PIPE).stdout
+        return subprocess.run(
+            [self.python, "-m", "pip", *arguments], env=ENVIRONMENT, check=True, text=True, stdout=subprocess.PIPE
+        ).stdout
 
     def run(self, code: str, check: bool = True) -> subprocess.CompletedProcess:
         """Run code outside the book."""
-        return subprocess.run([self.python, "-c", code], env=ENVIRONMENT, cwd=self.folder, check=check, text=True,
-                              capture_output=True)
+        return subprocess.run(
+            [self.python, "-c", code],
+            env=ENVIRONMENT,
+            cwd=self.folder,
+            check=check,
+            text=True,
+            capture_output=True,
+        )
 
     def installed(self) -> dict[str, str]:
         """Names and versions of all packages."""
@@ -67,8 +81,12 @@ class Machine:
         """Size and time of every file of PyTorch and NumPy, of their package data too."""
         folders = [folder for name in ("torch", "numpy") for folder in self.site.glob(f"{name}*")]
         assert len(folders) >= 4
-        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for folder in folders
-                for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+        return {
+            str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+            for folder in folders
+            for path in folder.rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+        }
 
     def execute(self, chapter: str, url: str, folder: Path) -> nbformat.NotebookNode:
         """Run a chapter, alone in a folder, with the set-up cell of a book at ``url``."""
@@ -78,8 +96,9 @@ class Machine:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(nb, folder / "chapter.ipynb")
-        manager = AsyncKernelManager(kernel_name="colab", kernel_spec_manager=KernelSpecManager(
-            kernel_dirs=[str(self.folder / "kernels")]))
+        manager = AsyncKernelManager(
+            kernel_name="colab", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(self.folder / "kernels")])
+        )
         client = NotebookClient(nb, km=manager, timeout=300, resources={"metadata": {"path": str(folder)}})
         return client.execute(env=ENVIRONMENT | {"LSTM_LIB_CACHE": str(self.folder / "data")})
 
@@ -88,7 +107,7 @@ class Machine:
 def new(tmp_path_factory):
     folder = tmp_path_factory.mktemp("machine")
     yield Machine(folder)
-    shutil.rmtree(folder / "venv")      # pytest would keep three of them, and PyTorch is large
+    shutil.rmtree(folder / "venv")  # pytest would keep three of them, and PyTorch is large
 
 
 @pytest.fixture
@@ -128,19 +147,22 @@ def test_chapter_runs_alone_and_torch_stays_as_it_is(machine, book, tmp_path, ch
 def test_library_arrives_whole_and_once(machine, book):
     machine.run(setup_cell.text(book.as_uri()))
     source = {path.relative_to(book) for path in (book / "lstm_lib").rglob("*") if path.is_file()}
-    arrived = {path.relative_to(machine.site) for path in (machine.site / "lstm_lib").rglob("*")
-               if path.is_file() and path.suffix != ".pyc"}
+    arrived = {
+        path.relative_to(machine.site)
+        for path in (machine.site / "lstm_lib").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
     assert arrived == source
-    modules = ", ".join(f"lstm_lib.{path.stem}" for path in source if path.suffix == ".py")
+    modules = ", ".join(".".join(path.with_suffix("").parts) for path in source if path.suffix == ".py")
     origin = machine.run(f"import {modules}; print(lstm_lib.__file__)").stdout.strip()
     assert Path(origin) == machine.site / "lstm_lib" / "__init__.py"
-    machine.run(setup_cell.text("file:///nowhere"))     # a second run of the cell asks for nothing
+    machine.run(setup_cell.text("file:///nowhere"))  # a second run of the cell asks for nothing
 
 
 def test_failed_install_says_what_to_do(machine, tmp_path):
     done = machine.run(setup_cell.text(tmp_path.as_uri()), check=False)
     assert done.returncode == 1
-    error = done.stderr[done.stderr.index("\nImportError: "):]
+    error = done.stderr[done.stderr.index("\nImportError: ") :]
     assert "git clone" in error, "pip's own words come first"
     assert f"pip could not install git+{tmp_path.as_uri()}. " in error
     assert "run this cell again" in " ".join(error.split()).lower()
@@ -161,7 +183,7 @@ def test_a_library_that_needs_another_torch_is_not_installed(machine, tmp_path_f
 
 
 def test_without_torch_nothing_is_installed():
-    bare = [sys.executable, "-I", "-S", "-c"]       # the standard library alone
+    bare = [sys.executable, "-I", "-S", "-c"]  # the standard library alone
     done = subprocess.run([*bare, setup_cell.text("file:///nowhere")], text=True, capture_output=True)
     assert done.stderr.splitlines()[-1].startswith("ImportError: PyTorch is missing. Install it")
 
@@ -182,7 +204,7 @@ def test_a_package_of_one_chapter_arrives_with_the_library(machine, book):
     machine.run(cell)
     machine.run("import jiwer, lstm_lib")
     machine.pip("uninstall", "--quiet", "--yes", "jiwer")
-    machine.run(cell)                                   # the library is there already
+    machine.run(cell)  # the library is there already
     machine.run("import jiwer, lstm_lib")
     assert machine.packages.items() <= machine.installed().items(), "something was replaced"
 

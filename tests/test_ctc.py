@@ -60,7 +60,7 @@ def test_each_forward_variable_is_the_sum_of_its_beginnings(seq_len, symbols, se
             p = math.exp(sum(log_probs[u, k].item() for u, k in enumerate(path)))
             for s, k in enumerate(spaced):
                 # where it ends on a symbol, that symbol is the last one spelled
-                if path[-1] == k and spelled(path, 0) == tuple(target[:(s + 1) // 2]):
+                if path[-1] == k and spelled(path, 0) == tuple(target[: (s + 1) // 2]):
                     wanted[t, s] += p
     torch.testing.assert_close(ctc.forward_variables(log_probs, target).exp(), wanted, rtol=1e-10, atol=1e-14)
 
@@ -73,9 +73,15 @@ def test_loss_and_gradient_are_pytorchs(seq_len, symbols, seed, data):
     target = data.draw(st.lists(st.sampled_from(others), min_size=1, max_size=4))
     scores = draw(seq_len, symbols, seed).requires_grad_()
     ours = -ctc.forward_variables(scores.log_softmax(1), target, blank)[-1, -2:].logsumexp(0)
-    theirs = ctc_loss(scores.log_softmax(1)[:, None], torch.tensor([target]), torch.tensor([seq_len]),
-                      torch.tensor([len(target)]), blank=blank, reduction="sum")
-    if math.isinf(theirs.item()):      # the target does not fit into so few steps
+    theirs = ctc_loss(
+        scores.log_softmax(1)[:, None],
+        torch.tensor([target]),
+        torch.tensor([seq_len]),
+        torch.tensor([len(target)]),
+        blank=blank,
+        reduction="sum",
+    )
+    if math.isinf(theirs.item()):  # the target does not fit into so few steps
         assert ours.item() == theirs.item()
         return
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
@@ -102,8 +108,9 @@ def test_a_symbol_without_a_path_has_a_finite_gradient():
 def test_a_beam_with_room_for_all_is_exact(seq_len, symbols, seed, data):
     log_probs, blank = draw(seq_len, symbols, seed), data.draw(st.integers(0, symbols - 1))
     wanted = by_enumeration(log_probs, blank)
-    found = {tuple(string): math.exp(score) for string, score in ctc.beam(log_probs, 10**6, blank)
-             if score > -math.inf}
+    found = {
+        tuple(string): math.exp(score) for string, score in ctc.beam(log_probs, 10**6, blank) if score > -math.inf
+    }
     assert found == pytest.approx(wanted, rel=1e-10)
 
 
@@ -123,8 +130,10 @@ def test_a_narrow_beam_is_short_sorted_and_never_counts_too_much(seq_len, symbol
 @small
 def test_greedy_is_the_likeliest_path(seq_len, symbols, seed, data):
     log_probs, blank = draw(seq_len, symbols, seed), data.draw(st.integers(0, symbols - 1))
-    path = max(product(range(symbols), repeat=seq_len),
-               key=lambda path: sum(log_probs[t, k].item() for t, k in enumerate(path)))
+    path = max(
+        product(range(symbols), repeat=seq_len),
+        key=lambda path: sum(log_probs[t, k].item() for t, k in enumerate(path)),
+    )
     assert ctc.greedy(log_probs, blank) == list(spelled(path, blank))
 
 
@@ -134,14 +143,20 @@ def test_greedy_and_beam_differ_where_many_paths_spell_one_string():
     assert ctc.beam(p, 2)[0][0] == [1]
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda p: ctc.forward_variables(p[0], [1]), r"log_probs: got shape \(3,\), need \(seq_len, num_symbols\)"),
-    (lambda p: ctc.greedy(p[:0]), r"log_probs: got shape \(0, 3\)"),
-    (lambda p: ctc.forward_variables(p, [1, 0]), "target: got 0, need symbols from 0 to 2 other"),
-    (lambda p: ctc.forward_variables(p, [3]), "target: got 3"),
-    (lambda p: ctc.greedy(p, blank=3), "blank: got 3, need a symbol from 0 to 2"),
-    (lambda p: ctc.beam(p, width=0), "width: got 0, need a whole number of at least 1"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda p: ctc.forward_variables(p[0], [1]),
+            r"log_probs: got shape \(3,\), need \(seq_len, num_symbols\)",
+        ),
+        (lambda p: ctc.greedy(p[:0]), r"log_probs: got shape \(0, 3\)"),
+        (lambda p: ctc.forward_variables(p, [1, 0]), "target: got 0, need symbols from 0 to 2 other"),
+        (lambda p: ctc.forward_variables(p, [3]), "target: got 3"),
+        (lambda p: ctc.greedy(p, blank=3), "blank: got 3, need a symbol from 0 to 2"),
+        (lambda p: ctc.beam(p, width=0), "width: got 0, need a whole number of at least 1"),
+    ],
+)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(4, 3))

@@ -31,7 +31,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lstm_lib import datasets
+from lstm_lib.book import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
 REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500"]
@@ -171,7 +171,7 @@ class Shelf:
         """Load `tiny` in a process of its own, which runs `first` before."""
         script = f"""
             import os, pathlib, sys
-            from lstm_lib import datasets
+            from lstm_lib.book import datasets
             datasets._REGISTRY = pathlib.Path({str(self.registry)!r})
             datasets._READERS["tiny"] = lambda files: files
             {first}
@@ -497,7 +497,7 @@ def test_card_as_text(name):
 
 
 def test_import_is_light():
-    code = "import sys, lstm_lib.datasets; sys.exit(bool({'pooch', 'requests', 'pandas'} & set(sys.modules)))"
+    code = "import sys, lstm_lib.book.datasets; sys.exit(bool({'pooch', 'requests', 'pandas'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -682,7 +682,10 @@ def test_sp500_is_as_its_card_says():
     gap = np.diff(date).astype(int)
     assert gap.min() == 1
     assert dict(zip(date[:-1][gap > 4].astype(str), gap[gap > 4].tolist(), strict=True)) == {
-        "2001-09-10": 7, "2006-12-29": 5, "2012-10-26": 5}
+        "2001-09-10": 7,
+        "2006-12-29": 5,
+        "2012-10-26": 5,
+    }
     weekday = (date.astype(int) + 3) % 7
     assert weekday.max() == 4  # Monday to Friday
     _, days_of_year = np.unique(date.astype("datetime64[Y]"), return_counts=True)

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
-from lstm_lib import diagrams, plots
+from lstm_lib.book import diagrams, plots
 
-PHONE = 350     # pixels that a figure has on a screen of 390
+PHONE = 350  # pixels that a figure has on a screen of 390
 
 
 @pytest.fixture(params=[True, False], ids=["2000", "1997"])
@@ -81,8 +81,9 @@ def test_every_arrow_ends_at_something(ax):
     assert len(arrows) >= 10
     for arrow in arrows:
         x, y = arrow._posA_posB[1]
-        on_circle = any(abs(((x - c.center[0]) ** 2 + (y - c.center[1]) ** 2) ** 0.5 - c.radius) < 1e-9
-                        for c in circles)
+        on_circle = any(
+            abs(((x - c.center[0]) ** 2 + (y - c.center[1]) ** 2) ** 0.5 - c.radius) < 1e-9 for c in circles
+        )
         on_box = any(b.x0 <= x <= b.x1 and abs(y - b.y0) < 1e-9 for b in boxes)
         assert on_circle or on_box or x > frame.x1, (x, y)
 
@@ -97,8 +98,9 @@ def test_the_cell_of_1997_is_the_same_without_its_forget_gate():
     figure, (now, then) = plt.subplots(1, 2)
     diagrams.cell(now)
     diagrams.cell(then, forget_gate=False)
-    shared = {name: text.get_position() for name, text in texts(now).items()
-              if name not in ("forget", "$f_t$", "keep")}
+    shared = {
+        name: text.get_position() for name, text in texts(now).items() if name not in ("forget", "$f_t$", "keep")
+    }
     assert shared.items() <= {name: text.get_position() for name, text in texts(then).items()}.items()
     assert set(texts(then)) - set(shared) == {"keeps everything"}
     plt.close(figure)

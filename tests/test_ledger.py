@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chapters import ROOT, chapters, notebook
-from lstm_lib.claims import MIME, from_notebook, registry
+from lstm_lib.book.claims import MIME, from_notebook, registry
 
 CONF = """
 import sys; sys.path.insert(0, "book/_ext")
@@ -48,19 +48,24 @@ def book(tmp_path) -> Path:
     shutil.copy(ROOT / "book" / "_ext" / "ledger.py", tmp_path / "book" / "_ext")
     shutil.copy(ROOT / "book" / "references.bib", tmp_path)
     shutil.copy(ROOT / "_toc.yml", tmp_path)
-    (tmp_path / "lstm_lib").mkdir()
-    shutil.copy(ROOT / "lstm_lib" / "claims.toml", tmp_path / "lstm_lib")
+    (tmp_path / "lstm_lib" / "book").mkdir(parents=True)
+    shutil.copy(ROOT / "lstm_lib" / "book" / "claims.toml", tmp_path / "lstm_lib" / "book")
     (tmp_path / "conf.py").write_text(CONF)
     (tmp_path / "index.md").write_text(
-        "# Ledger\n\n" + "".join(f"```{{{directive}}}\n```\n\n" for directive in (
-            "claims-count", "claims-ledger", "run-times", "bibliography")))
+        "# Ledger\n\n"
+        + "".join(
+            f"```{{{directive}}}\n```\n\n"
+            for directive in ("claims-count", "claims-ledger", "run-times", "bibliography")
+        )
+    )
     return tmp_path
 
 
 def build(book: Path) -> tuple[bool, str]:
     """Whether Sphinx built it, and the page or what it said."""
-    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", ".", "out"], cwd=book,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", ".", "out"], cwd=book, capture_output=True, text=True
+    )
     page = book / "out" / "index.html"
     return done.returncode == 0, page.read_text() if done.returncode == 0 else done.stderr
 
@@ -69,8 +74,9 @@ def edit(book: Path, chapter: str, change) -> None:
     """Change the evidence of a chapter's first claim."""
     path = notebook(chapter, book)
     nb = json.loads(path.read_text())
-    first = next(out["data"][MIME] for cell in nb["cells"] for out in cell.get("outputs", [])
-                 if MIME in out.get("data", {}))
+    first = next(
+        out["data"][MIME] for cell in nb["cells"] for out in cell.get("outputs", []) if MIME in out.get("data", {})
+    )
     change(first)
     path.write_text(json.dumps(nb))
 
@@ -84,7 +90,7 @@ def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
     count = re.sub(r"\s+", " ", " ".join(text.words))
     assert f"The book has {len(registry())} claims to test. {len(tested)} are tested" in count
     assert f"{len(registry()) - len(tested) - 1} are not yet tested, 1 cannot be tested" in count
-    assert sum("not yet tested" in word for word in text.words) == len(registry()) - len(tested)   # with the count
+    assert sum("not yet tested" in word for word in text.words) == len(registry()) - len(tested)  # with the count
     for claim in registry().values():
         assert claim.id in text.words
     for one in evidence:
@@ -95,16 +101,25 @@ def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
 def test_a_recorded_run_stands_beside_the_page(book):
     one = from_notebook(notebook(chapters()[0]))[0].to_json()
     one["values"] = [value / 2 for value in one["values"]]
-    run = {"chapter": chapters()[0], "date": "2026-01-02", "parameters": {"device": "cuda", "scale": "full"},
-           "seconds": 12.3, "device": "Abacus 3000", "device_peak_bytes": 3 * 2**20, "host_peak_bytes": 1,
-           "threads": 1, "versions": {"torch": "9.9", "python": "3.99"}, "evidence": [one]}
+    run = {
+        "chapter": chapters()[0],
+        "date": "2026-01-02",
+        "parameters": {"device": "cuda", "scale": "full"},
+        "seconds": 12.3,
+        "device": "Abacus 3000",
+        "device_peak_bytes": 3 * 2**20,
+        "host_peak_bytes": 1,
+        "threads": 1,
+        "versions": {"torch": "9.9", "python": "3.99"},
+        "evidence": [one],
+    }
     path = book / "results" / "cuda-full" / f"{run['chapter']}.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(run))
     built, page = build(book)
     assert built, page
     words = Text(page).words
-    assert words.count("Abacus 3000, full scale, 2026-01-02") == 2     # in the ledger and in the run times
+    assert words.count("Abacus 3000, full scale, 2026-01-02") == 2  # in the ledger and in the run times
     assert {"12", "3 MiB"} <= set(words)
 
 
@@ -125,11 +140,14 @@ def break_bound(one):
     one["bound"] = {"kind": "below", "low": "-inf", "high": 1}
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (break_bound, "must be below 1"),
-    (lambda one: one.update(claim="C77"), "'C77' is not in the registry"),
-    (lambda one: one.update(claim="A28"), "decided in"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (break_bound, "must be below 1"),
+        (lambda one: one.update(claim="C77"), "'C77' is not in the registry"),
+        (lambda one: one.update(claim="A28"), "decided in"),
+    ],
+)
 def test_bad_evidence_ends_the_build(book, change, said):
     edit(book, chapters()[0], change)
     built, output = build(book)

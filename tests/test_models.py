@@ -18,10 +18,7 @@ class Article(nn.Module):
     def __init__(self, input_size, hidden_size, num_layers):
         super().__init__()
         self.lstm = nn.LSTM(
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            batch_first=True
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, batch_first=True
         )
         self.fc = nn.Linear(hidden_size, 1)
 
@@ -55,7 +52,7 @@ def test_padded_batch_equals_each_sequence_alone(data, batch, num_layers, seq_le
     for sequence, length in zip(x, lengths, strict=True):
         sequence[length:] = padding
     together = model(x, lengths)
-    alone = torch.cat([model(x[b:b + 1, :n]) for b, n in enumerate(lengths)])
+    alone = torch.cat([model(x[b : b + 1, :n]) for b, n in enumerate(lengths)])
     assert together.shape == (batch, output_size)
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
 
@@ -69,7 +66,7 @@ def test_it_starts_from_zeros_in_its_own_dtype():
     x = torch.randn(2, 5, 3, dtype=torch.float64)
     assert LSTMModel(3, 4).double()(x).dtype == torch.float64
     with pytest.raises(RuntimeError):
-        Article(3, 4, 1).double()(x)      # the article's h0 is float32
+        Article(3, 4, 1).double()(x)  # the article's h0 is float32
 
 
 def test_dropout_acts_between_layers_only():
@@ -82,13 +79,20 @@ def test_dropout_acts_between_layers_only():
     assert torch.equal(model(x), model(x))
 
 
-@pytest.mark.parametrize(("shape", "lengths", "message"), [
-    ((5, 3), None, r"x: got shape \(5, 3\), need \(batch, seq_len, input_size\)"),
-    ((2, 5, 3), torch.tensor([5]), r"lengths: got torch.int64 of shape \(1,\), need whole numbers of .* \(2,\)"),
-    ((2, 5, 3), torch.tensor([5.0, 2.0]), "lengths: got torch.float32"),
-    ((2, 5, 3), torch.tensor([5, 0]), "lengths: got 0 to 5, need 1 to seq_len=5"),
-    ((2, 5, 3), torch.tensor([6, 1]), "lengths: got 1 to 6, need 1 to seq_len=5"),
-])
+@pytest.mark.parametrize(
+    ("shape", "lengths", "message"),
+    [
+        ((5, 3), None, r"x: got shape \(5, 3\), need \(batch, seq_len, input_size\)"),
+        (
+            (2, 5, 3),
+            torch.tensor([5]),
+            r"lengths: got torch.int64 of shape \(1,\), need whole numbers of .* \(2,\)",
+        ),
+        ((2, 5, 3), torch.tensor([5.0, 2.0]), "lengths: got torch.float32"),
+        ((2, 5, 3), torch.tensor([5, 0]), "lengths: got 0 to 5, need 1 to seq_len=5"),
+        ((2, 5, 3), torch.tensor([6, 1]), "lengths: got 1 to 6, need 1 to seq_len=5"),
+    ],
+)
 def test_bad_input_is_named(shape, lengths, message):
     with pytest.raises(ValueError, match=message):
         LSTMModel(3, 4)(torch.zeros(shape), lengths)
@@ -146,10 +150,12 @@ class ArticleDeep(nn.Module):
 
     def __init__(self, input_size, hidden_size, num_layers):
         super().__init__()
-        self.lstms = nn.ModuleList([
-            nn.LSTM(hidden_size if i > 0 else input_size, hidden_size, batch_first=True)
-            for i in range(num_layers)
-        ])
+        self.lstms = nn.ModuleList(
+            [
+                nn.LSTM(hidden_size if i > 0 else input_size, hidden_size, batch_first=True)
+                for i in range(num_layers)
+            ]
+        )
 
     def forward(self, x):
         for lstm in self.lstms:
@@ -168,8 +174,13 @@ def test_weights_of_the_articles_deep_model_load(connection):
 def test_residual_is_that_of_the_layer():
     deep, x = DeepLSTM(4, 4, 3, connection="residual"), torch.randn(2, 6, 4)
     layer = LSTM(4, 4, 3, batch_first=True, residual=True)
-    layer.load_state_dict({name.replace("_l0", f"_l{k}"): weight for k, lstm in enumerate(deep.lstms)
-                           for name, weight in lstm.state_dict().items()})
+    layer.load_state_dict(
+        {
+            name.replace("_l0", f"_l{k}"): weight
+            for k, lstm in enumerate(deep.lstms)
+            for name, weight in lstm.state_dict().items()
+        }
+    )
     torch.testing.assert_close(deep(x), layer(x)[0], rtol=1e-5, atol=1e-6)
 
 
@@ -195,9 +206,16 @@ def test_a_highway_starts_mostly_closed_and_only_where_widths_match():
         assert torch.equal(gate.bias, torch.full((4,), -1.0))
 
 
-@pytest.mark.parametrize(("connection", "count"), [
-    # by hand, I = 3, H = 4: an LSTM on n inputs has 4·4·(n + 4 + 2); a gate has 4·5
-    (None, 144 + 160 + 160), ("residual", 464), ("highway", 464 + 2 * 20), ("dense", 144 + 208 + 272)])
+@pytest.mark.parametrize(
+    ("connection", "count"),
+    [
+        # by hand, I = 3, H = 4: an LSTM on n inputs has 4·4·(n + 4 + 2); a gate has 4·5
+        (None, 144 + 160 + 160),
+        ("residual", 464),
+        ("highway", 464 + 2 * 20),
+        ("dense", 144 + 208 + 272),
+    ],
+)
 def test_size_of_the_deep_model(connection, count):
     assert sum(p.numel() for p in DeepLSTM(3, 4, 3, connection=connection).parameters()) == count
 
@@ -214,12 +232,15 @@ def test_deep_replicas_train_as_they_do_alone(connection):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"connection": "skip"}, "connection: got 'skip', need None, 'residual', 'highway' or 'dense'"),
-    ({"num_layers": 0}, r"num_layers must be at least 1, got 0"),
-    ({"output_size": 0}, "output_size: got 0, need a whole number of at least 1"),
-    ({"hidden_size": 2.0}, "hidden_size must be an int, got 2.0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"connection": "skip"}, "connection: got 'skip', need None, 'residual', 'highway' or 'dense'"),
+        ({"num_layers": 0}, r"num_layers must be at least 1, got 0"),
+        ({"output_size": 0}, "output_size: got 0, need a whole number of at least 1"),
+        ({"hidden_size": 2.0}, "hidden_size must be an int, got 2.0"),
+    ],
+)
 def test_bad_deep_options_are_named(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         DeepLSTM(**({"input_size": 3, "hidden_size": 4, "num_layers": 2} | options))
@@ -231,8 +252,12 @@ def test_a_deep_model_wants_a_batch():
 
 
 @settings(deadline=None, max_examples=20)
-@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4), bidirectional=st.booleans(),
-       num_layers=st.integers(1, 2), blank=st.integers(0, 4))
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    bidirectional=st.booleans(),
+    num_layers=st.integers(1, 2),
+    blank=st.integers(0, 4),
+)
 def test_acoustic_model_reads_each_sequence_as_if_alone_then_says_blank(lengths, bidirectional, num_layers, blank):
     model = AcousticModel(3, 4, 5, num_layers, bidirectional=bidirectional, blank=blank).double()
     x = torch.randn(len(lengths), 7, 3, dtype=torch.float64)

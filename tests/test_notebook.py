@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from lstm_lib import claims, notebook
+from lstm_lib.book import claims, notebook
 
 
 @pytest.fixture
@@ -46,12 +46,15 @@ def test_start_takes_denormal_numbers_for_zero():
     torch.set_flush_denormal(False)
 
 
-@pytest.mark.parametrize(("options", "error", "said"), [
-    ({"scale": "huge"}, ValueError, "scale: got 'huge', need 'quick' or 'full'"),
-    ({"device": "abacus"}, ValueError, "device: got 'abacus', need one that is here: auto, cpu"),
-    ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99', need one that is here"),
-    ({"seed": "0"}, TypeError, "seed: got '0', need a whole number"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"scale": "huge"}, ValueError, "scale: got 'huge', need 'quick' or 'full'"),
+        ({"device": "abacus"}, ValueError, "device: got 'abacus', need one that is here: auto, cpu"),
+        ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99', need one that is here"),
+        ({"seed": "0"}, TypeError, "seed: got '0', need a whole number"),
+    ],
+)
 def test_start_says_what_it_needs(options, error, said):
     with pytest.raises(error, match=said):
         notebook.start("gates/the_cell", **options)
@@ -85,8 +88,10 @@ def test_glue_publishes_what_myst_nb_reads(shown):
     run = notebook.start("gates/the_cell", device="cpu")
     for name, value in {"the-error": torch.tensor(0.5), "count": 3, "name": "traffic"}.items():
         run.glue(name, value)
-    found = {meta["scrapbook"]["name"]: ast.literal_eval(data["application/papermill.record/text/plain"])
-             for data, meta in shown}
+    found = {
+        meta["scrapbook"]["name"]: ast.literal_eval(data["application/papermill.record/text/plain"])
+        for data, meta in shown
+    }
     assert found == {"the-error": 0.5, "count": 3, "name": "traffic"}
 
 
@@ -96,7 +101,9 @@ def test_a_table_has_a_head_and_a_cell_per_value(shown):
     page = ElementTree.fromstring(data["text/html"])
     assert [cell.text for cell in page.iterfind("table/thead/tr/th")] == ["shape", "error"]
     assert [[cell.text for cell in row] for row in page.iterfind("table/tbody/tr")] == [
-        ["(2, 3)", "0.5"], ["(4, 5)", "0.25"]]
+        ["(2, 3)", "0.5"],
+        ["(4, 5)", "0.25"],
+    ]
     assert data["text/plain"] == "shape | error\n(2, 3) | 0.5\n(4, 5) | 0.25"
 
 
@@ -113,8 +120,10 @@ def test_report_tells_memory_and_versions(shown):
 def test_one_thread_unless_the_environment_says_otherwise(given, threads):
     environ = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     environ |= {"OMP_NUM_THREADS": given} if given else {}
-    code = ("import torch; from lstm_lib import notebook; notebook.start('x', device='cpu'); "
-            "print(torch.get_num_threads())")
+    code = (
+        "import torch; from lstm_lib.book import notebook; notebook.start('x', device='cpu'); "
+        "print(torch.get_num_threads())"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert int(done.stdout) == threads
 

@@ -8,7 +8,7 @@ import pytest
 
 import setup_cell
 from chapters import ROOT, chapters, notebook
-from lstm_lib import claims
+from lstm_lib.book import claims
 from notebooks import canonical
 
 BOOK = chapters()
@@ -31,8 +31,10 @@ def tags(cell):
 
 
 def test_every_notebook_is_a_chapter():
-    found = {path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
-             for path in ROOT.glob("notebooks/*/*.ipynb")}
+    found = {
+        path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
+        for path in ROOT.glob("notebooks/*/*.ipynb")
+    }
     assert found == set(BOOK)
 
 
@@ -52,8 +54,14 @@ def test_in_canonical_form(chapter):
 
 def test_outputs_hold_no_path_and_no_timing(nb):
     for cell in code(nb):
-        text = json.dumps([{**output.get("data", {}), "text": output.get("text")} for output in cell.outputs
-                           if not set(FIGURES) & set(output.get("data", {}))], ensure_ascii=False)
+        text = json.dumps(
+            [
+                {**output.get("data", {}), "text": output.get("text")}
+                for output in cell.outputs
+                if not set(FIGURES) & set(output.get("data", {}))
+            ],
+            ensure_ascii=False,
+        )
         assert not PATH.search(text), cell.source
         if "nbval-ignore-output" not in tags(cell):
             assert not TIMING.search(text), cell.source
@@ -65,9 +73,12 @@ def test_set_up_parameters_and_start_stand_first(nb):
     assert first.source == setup_cell.of(nb, setup_cell.repository_url()), "run `make notebooks`"
     assert "parameters" in tags(second)
     values = {}
-    exec(second.source, values)     # the repository's own cell, three assignments
+    exec(second.source, values)  # the repository's own cell, three assignments
     assert {name: values[name] for name in ("scale", "device", "seed")} == {
-        "scale": "quick", "device": "auto", "seed": 0}
+        "scale": "quick",
+        "device": "auto",
+        "seed": 0,
+    }
     assert "run = notebook.start(" in third.source
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from lstm_lib import plots
+from lstm_lib.book import plots
 
 QUANTITIES = ("input", "forget", "candidate", "output", "cell", "hidden")
 PAGES = {"light": "#ffffff", "dark": "#14181e"}
@@ -18,10 +18,12 @@ LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 # Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB
 VISION = {
     "full": np.eye(3),
-    "protanopia": np.array([[.152286, 1.052583, -.204868], [.114503, .786281, .099216],
-                            [-.003882, -.048116, 1.051998]]),
-    "deuteranopia": np.array([[.367322, .860646, -.227968], [.280085, .672501, .047413],
-                              [-.011820, .042940, .968881]]),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
 }
 
 
@@ -31,8 +33,8 @@ def linear(colour: str) -> np.ndarray:
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
-    to_xyz = np.array([[.4124, .3576, .1805], [.2126, .7152, .0722], [.0193, .1192, .9505]])
-    xyz = to_xyz @ rgb.clip(0, 1) / np.array([.9505, 1, 1.089])
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ rgb.clip(0, 1) / np.array([0.9505, 1, 1.089])
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
@@ -41,7 +43,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", plots.COLOUR)
 def test_every_colour_stands_out_from_both_pages(name, page):
     low, high = sorted(linear(c) @ LUMINANCE + 0.05 for c in (plots.COLOUR[name], PAGES[page]))
-    assert high / low >= 3      # WCAG 1.4.11, graphical objects
+    assert high / low >= 3  # WCAG 1.4.11, graphical objects
 
 
 @pytest.mark.parametrize("vision", VISION)

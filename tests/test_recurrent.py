@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
-from lstm_lib import cells, notebook, recurrent
+from lstm_lib import cells, recurrent
+from lstm_lib.book import notebook
 from lstm_lib.recurrent import GRU, LSTM, RNN, reverse_time, run
 
 TORCH = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}

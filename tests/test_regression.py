@@ -15,8 +15,10 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
-START = ("from lstm_lib import notebook\nrun = notebook.start('gates/the_cell', device='cpu')\nx = 1.5\ny = 0.5\n"
-         "residue = 3.1e-17\nword = 'the'")
+START = (
+    "from lstm_lib.book import notebook\nrun = notebook.start('gates/the_cell', device='cpu')\nx = 1.5\ny = 0.5\n"
+    "residue = 3.1e-17\nword = 'the'"
+)
 COMPUTED = "run.claim('A02', 'a computed number', x, below=2, rtol=1e-6)"
 TRAINED = "run.claim('A04', 'a trained number', [x, x + .1], below=2)"
 
@@ -25,9 +27,14 @@ TRAINED = "run.claim('A04', 'a trained number', [x, x + .1], below=2)"
 def committed(tmp_path_factory) -> Path:
     """An executed chapter beside a copy of conftest.py."""
     code = nbformat.v4.new_code_cell
-    nb = nbformat.v4.new_notebook(cells=[
-        code(START), code(COMPUTED), code(TRAINED, metadata={"tags": ["nbval-ignore-output"]}),
-        code("print(f'{word} error is {y:.9f}, or {residue}')")])
+    nb = nbformat.v4.new_notebook(
+        cells=[
+            code(START),
+            code(COMPUTED),
+            code(TRAINED, metadata={"tags": ["nbval-ignore-output"]}),
+            code("print(f'{word} error is {y:.9f}, or {residue}')"),
+        ]
+    )
     NotebookClient(nb, kernel_name="python3").execute()
     folder = tmp_path_factory.mktemp("book")
     shutil.copy(ROOT / "conftest.py", folder)
@@ -43,8 +50,23 @@ def outcome(folder: Path, tmp_path: Path, old: str = "", new: str = "") -> tuple
     assert old in text
     path.write_text(text.replace(old, new))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider",
-         "--color=no", "chapter.ipynb"], cwd=tmp_path / "b", capture_output=True, text=True, env=os.environ)
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--nbval",
+            "--nbval-current-env",
+            "-p",
+            "no:cacheprovider",
+            "--color=no",
+            "chapter.ipynb",
+        ],
+        cwd=tmp_path / "b",
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
     return done.returncode == 0, re.sub(r"\x1b\[\d*m", "", done.stdout)
 
 
@@ -56,8 +78,10 @@ def test_the_same_numbers_pass(committed, tmp_path):
 def test_a_computed_number_that_moved_is_named_with_both_values_and_the_bound(committed, tmp_path):
     passed, said = outcome(committed, tmp_path, "x = 1.5", "x = 1.501")
     assert not passed
-    assert ("gates/the_cell, claim A02, a computed number: committed 1.5, this run 1.501; must be below 2, "
-            "and within 1e-06 of the committed value") in said
+    assert (
+        "gates/the_cell, claim A02, a computed number: committed 1.5, this run 1.501; must be below 2, "
+        "and within 1e-06 of the committed value"
+    ) in said
 
 
 def test_a_trained_number_may_move_within_its_bound(committed, tmp_path):
@@ -68,8 +92,9 @@ def test_a_trained_number_may_move_within_its_bound(committed, tmp_path):
 def test_a_broken_bound_is_named_with_both_values(committed, tmp_path):
     passed, said = outcome(committed, tmp_path, "[x, x + .1]", "[x, x + .7]")
     assert not passed
-    assert ("gates/the_cell, claim A04, a trained number: committed 1.5, 1.6, this run 1.5, 2.2; "
-            "must be below 2") in said
+    assert (
+        "gates/the_cell, claim A04, a trained number: committed 1.5, 1.6, this run 1.5, 2.2; must be below 2"
+    ) in said
 
 
 def test_evidence_that_is_gone_is_missed_in_a_trained_cell_too(committed, tmp_path):
@@ -78,12 +103,15 @@ def test_evidence_that_is_gone_is_missed_in_a_trained_cell_too(committed, tmp_pa
     assert "('A04', 'a trained number')" in said
 
 
-@pytest.mark.parametrize(("old", "new", "passes"), [
-    ("residue = 3.1e-17", "residue = 4.6e-17", True),
-    ("y = 0.5", "y = 0.50002", True),
-    ("y = 0.5", "y = 0.501", False),
-    ("word = 'the'", "word = 'an'", False),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "passes"),
+    [
+        ("residue = 3.1e-17", "residue = 4.6e-17", True),
+        ("y = 0.5", "y = 0.50002", True),
+        ("y = 0.5", "y = 0.501", False),
+        ("word = 'the'", "word = 'an'", False),
+    ],
+)
 def test_numbers_in_text_have_a_tolerance_and_words_have_none(committed, tmp_path, old, new, passes):
     passed, said = outcome(committed, tmp_path, old, new)
     assert passed == passes, said

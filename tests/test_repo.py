@@ -32,8 +32,13 @@ def make_repo(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def build(folder: Path, *options: str) -> None:
     """What `make book` runs, with the library of the clone."""
     tool = Path(sys.executable).with_name("jupyter-book")
-    done = subprocess.run([tool, "build", ".", *options], cwd=folder, text=True, capture_output=True,
-                          env=os.environ | {"PYTHONPATH": str(folder)})
+    done = subprocess.run(
+        [tool, "build", ".", *options],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -84,6 +89,7 @@ def published(tmp_path_factory) -> Path:
 
 # The book as it is
 
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_set_up_cell_follows_from_the_settings(path):
     nb = nbformat.read(path, 4)
@@ -103,34 +109,57 @@ def test_there_are_notebooks():
 
 # The address
 
+
 @pytest.mark.parametrize("url", [URL, f"{URL}.git", f"{URL}/", f"{URL}.git/"])
 def test_one_form_of_the_address(url):
     assert repo.checked(url) == URL
 
 
-@pytest.mark.parametrize("url", [
-    "", "someone/some-book", "http://github.com/a/b", "git@github.com:a/b.git", "https://gitlab.com/a/b",
-    "https://github.com/a", "https://github.com/a/b/tree/main", "https://github.com/a/b?x=1",
-    "https://github.com/a/b ", "https://github.com/a/b\n", 'https://github.com/a/b"', "https://github.com/a/ü",
-    "https://github.com/-a/b", "https://github.com/a-/b", f"https://github.com/{'a' * 40}/b",
-    "https://github.com/a/..", "https://github.com/a/.git", f"https://github.com/a/{'b' * 101}",
-    "https://github.com.example.org/a/b", "file:///tmp/book", setup_cell.PLACEHOLDER,
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "someone/some-book",
+        "http://github.com/a/b",
+        "git@github.com:a/b.git",
+        "https://gitlab.com/a/b",
+        "https://github.com/a",
+        "https://github.com/a/b/tree/main",
+        "https://github.com/a/b?x=1",
+        "https://github.com/a/b ",
+        "https://github.com/a/b\n",
+        'https://github.com/a/b"',
+        "https://github.com/a/ü",
+        "https://github.com/-a/b",
+        "https://github.com/a-/b",
+        f"https://github.com/{'a' * 40}/b",
+        "https://github.com/a/..",
+        "https://github.com/a/.git",
+        f"https://github.com/a/{'b' * 101}",
+        "https://github.com.example.org/a/b",
+        "file:///tmp/book",
+        setup_cell.PLACEHOLDER,
+    ],
+)
 def test_other_addresses_are_refused(url):
     with pytest.raises(ValueError, match=r"URL: got .* need https://github.com/OWNER/NAME"):
         repo.checked(url)
 
 
-@pytest.mark.parametrize(("url", "site"), [
-    (URL, "https://someone.github.io/some-book/"),
-    ("https://github.com/Someone/Some-Book", "https://someone.github.io/Some-Book/"),
-    ("https://github.com/Someone/someone.github.io", "https://someone.github.io/"),
-])
+@pytest.mark.parametrize(
+    ("url", "site"),
+    [
+        (URL, "https://someone.github.io/some-book/"),
+        ("https://github.com/Someone/Some-Book", "https://someone.github.io/Some-Book/"),
+        ("https://github.com/Someone/someone.github.io", "https://someone.github.io/"),
+    ],
+)
 def test_pages_have_their_address(url, site):
     assert repo.settings(url)["baseurl"] == site
 
 
 # The settings
+
 
 def test_settings_change_their_lines_and_no_others():
     before, after = CONFIG.splitlines(), repo.configured(CONFIG, URL).splitlines()
@@ -150,9 +179,13 @@ def test_settings_are_what_jupyter_book_reads():
     assert config["html"]["baseurl"] == "https://someone.github.io/some-book/"
 
 
-@pytest.mark.parametrize(("old", "new", "count"), [
-    ("  colab_url:", "  colab:", 0), ("  baseurl:", "  baseurl: ''\n  baseurl:", 2),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "count"),
+    [
+        ("  colab_url:", "  colab:", 0),
+        ("  baseurl:", "  baseurl: ''\n  baseurl:", 2),
+    ],
+)
 def test_settings_that_are_not_there_once_are_named(old, new, count):
     setting = old.strip(" :")
     with pytest.raises(ValueError, match=f"{setting} stands on {count} lines, need one"):
@@ -160,6 +193,7 @@ def test_settings_that_are_not_there_once_are_named(old, new, count):
 
 
 # Moving
+
 
 def test_there_and_back_changes_no_byte(book):
     changed = repo.move(URL, book)
@@ -180,6 +214,7 @@ def test_stopped_move_can_be_repeated(book, monkeypatch):
         if len(places) == 2:
             raise KeyboardInterrupt
         real(draft, path)
+
     with monkeypatch.context() as stopped:
         stopped.setattr(repo.os, "replace", replace)
         with pytest.raises(KeyboardInterrupt):
@@ -230,13 +265,14 @@ def test_wrong_command_line_says_what_is_needed(arguments):
 
 # The built book
 
+
 def expected(page: str, source: str) -> dict[str, str]:
     """The buttons of a published page."""
     links = {
         "Source repository": URL,
         "Suggest edit": f"{URL}/edit/{BRANCH}/{source}",
         "Open an issue": f"{URL}/issues/new?title=Issue%20on%20page%20%2F{page}.html"
-                         "&body=Your%20issue%20content%20here.",
+        "&body=Your%20issue%20content%20here.",
         "Download source file": f"{'../' * page.count('/')}_sources/{source}",
     }
     if source.endswith(".ipynb"):

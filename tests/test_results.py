@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from chapters import ROOT, chapters
-from lstm_lib.claims import Evidence
+from lstm_lib.book.claims import Evidence
 from notebooks import METADATA
 
 SCHEMA = json.loads((ROOT / "results" / "schema.json").read_text(encoding="utf-8"))
@@ -25,7 +25,8 @@ def test_a_committed_run_is_whole_and_stands_where_it_says(path):
     jsonschema.validate(run, SCHEMA)
     parameters = run["parameters"]
     assert path.relative_to(ROOT / "results").as_posix() == (
-        f"{parameters['device']}-{parameters['scale']}/{run['chapter']}.json")
+        f"{parameters['device']}-{parameters['scale']}/{run['chapter']}.json"
+    )
     assert run["chapter"] in chapters()
     for one in run["evidence"]:
         Evidence.from_json(one).check()
@@ -33,11 +34,17 @@ def test_a_committed_run_is_whole_and_stands_where_it_says(path):
 
 def chapter(*cells: str) -> nbformat.NotebookNode:
     code = nbformat.v4.new_code_cell
-    return nbformat.v4.new_notebook(cells=[
-        code('scale = "quick"\ndevice = "auto"\nseed = 0', metadata={"tags": ["parameters"]}),
-        code("from lstm_lib import notebook\n"
-             'run = notebook.start("gates/the_cell", scale=scale, device=device, seed=seed)'),
-        *map(code, cells)], metadata=METADATA)
+    return nbformat.v4.new_notebook(
+        cells=[
+            code('scale = "quick"\ndevice = "auto"\nseed = 0', metadata={"tags": ["parameters"]}),
+            code(
+                "from lstm_lib.book import notebook\n"
+                'run = notebook.start("gates/the_cell", scale=scale, device=device, seed=seed)'
+            ),
+            *map(code, cells),
+        ],
+        metadata=METADATA,
+    )
 
 
 @pytest.fixture
@@ -56,8 +63,13 @@ def put(book: Path, *cells: str) -> None:
 
 
 def run(book: Path, *options: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "tools/run.py", "--device", "cpu", *options], cwd=book,
-                          capture_output=True, text=True, env=os.environ)
+    return subprocess.run(
+        [sys.executable, "tools/run.py", "--device", "cpu", *options],
+        cwd=book,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
 
 
 def results(book: Path) -> dict:
@@ -87,10 +99,13 @@ def test_an_unknown_parameter_is_refused(book):
     assert not (book / "results").exists()
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    (["--device", "abacus"], "device: got 'abacus'"),
-    (["gates/nothing"], "no chapter gates/nothing in _toc.yml; there are gates/the_cell"),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--device", "abacus"], "device: got 'abacus'"),
+        (["gates/nothing"], "no chapter gates/nothing in _toc.yml; there are gates/the_cell"),
+    ],
+)
 def test_bad_options_are_named(book, options, said):
     done = run(book, *options)
     assert done.returncode != 0
@@ -98,10 +113,13 @@ def test_bad_options_are_named(book, options, said):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("cell", "options", "said"), [
-    ('run.claim("A02", "a number", 3, below=2)', [], "claim A02, a number: measured 3, must be below 2"),
-    ("import time; time.sleep(60)", ["--cell-timeout", "2"], "timed out"),
-])
+@pytest.mark.parametrize(
+    ("cell", "options", "said"),
+    [
+        ('run.claim("A02", "a number", 3, below=2)', [], "claim A02, a number: measured 3, must be below 2"),
+        ("import time; time.sleep(60)", ["--cell-timeout", "2"], "timed out"),
+    ],
+)
 def test_a_chapter_that_fails_leaves_no_results(book, cell, options, said):
     put(book, cell)
     done = run(book, *options)

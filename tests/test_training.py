@@ -84,19 +84,22 @@ def by_hand(model, batches, make, lr, clip=None, schedule=None, seed=0):
 
 @pytest.mark.parametrize("schedule", [None, lambda step: 0.9**step, lambda step: min(1.0, (step + 1) / 5)])
 @pytest.mark.parametrize("clip", [None, 0.1, 1e6])
-@pytest.mark.parametrize(("name", "make"), [
-    ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), (momentum, momentum)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), (momentum, momentum)],
+)
 def test_fit_is_the_loop_by_hand_bit_for_bit(name, make, clip, schedule):
     ours, theirs = net(), net()
-    history = fit(ours, task, steps=12, loss=mse_loss, lr=0.05, optimizer=name, clip=clip, schedule=schedule,
-                  seed=3)
+    history = fit(
+        ours, task, steps=12, loss=mse_loss, lr=0.05, optimizer=name, clip=clip, schedule=schedule, seed=3
+    )
     losses, rates, norms = by_hand(theirs, [task(None, step) for step in range(12)], make, 0.05, clip, schedule, 3)
     assert same_weights(ours, theirs)
     assert history.loss == losses
     assert history.lr == rates
     assert history.grad_norm == pytest.approx(norms, rel=1e-5)
     assert history.step == list(range(12))
-    assert clip != 0.1 or max(history.grad_norm) > 0.1      # the clip acted, and the norm is that from before it
+    assert clip != 0.1 or max(history.grad_norm) > 0.1  # the clip acted, and the norm is that from before it
 
 
 def test_learning_rates_of_parameter_groups_keep_their_ratio():
@@ -134,7 +137,7 @@ def test_each_epoch_takes_each_example_once(count, batch_size, steps, seed):
     assert {len(batch) for batch in seen} == {min(count, batch_size)}
     stream = list(itertools.chain(*seen))
     for start in range(0, len(stream), count):
-        epoch = stream[start:start + count]
+        epoch = stream[start : start + count]
         assert len(set(epoch)) == len(epoch)
     assert set(stream) <= set(range(count))
     assert batches_seen(count, batch_size, steps, seed) == seen
@@ -148,7 +151,7 @@ def test_order_changes_with_the_epoch_and_with_every_bit_of_the_seed():
     assert len({tuple(first), tuple(second), tuple(third), tuple(range(100))}) == 4
     others = [tuple(order(seed)[0]) for seed in (0, 1, 2, 2**32, 2**40, -0 + 2**62)]
     assert len(set(others)) == len(others)
-    assert order(1)[0] not in order(0)      # nor is one seed's epoch another seed's next
+    assert order(1)[0] not in order(0)  # nor is one seed's epoch another seed's next
 
 
 def test_inputs_and_targets_stay_together():
@@ -196,11 +199,14 @@ def test_several_inputs_are_given_in_order():
 
     x, scale = torch.randn(9, 1), torch.arange(9.0).unsqueeze(1)
     model = Two()
-    history = fit(model, ((x, scale), x), steps=3, loss=mse_loss, batch_size=4, validation=((x, scale), x),
-                  validate_every=3)
+    history = fit(
+        model, ((x, scale), x), steps=3, loss=mse_loss, batch_size=4, validation=((x, scale), x), validate_every=3
+    )
     assert history.best_loss == pytest.approx(mse_loss(model.fc(x) * scale, x).item())
-    assert torch.equal(predict(model, (x, scale), batch_size=4), torch.cat(
-        [model(x[k:k + 4], scale[k:k + 4]) for k in (0, 4, 8)]).detach())
+    assert torch.equal(
+        predict(model, (x, scale), batch_size=4),
+        torch.cat([model(x[k : k + 4], scale[k : k + 4]) for k in (0, 4, 8)]).detach(),
+    )
 
 
 # Randomness ----------------------------------------------------------------------------------------------------
@@ -221,10 +227,10 @@ def test_same_seed_same_bits_whatever_the_callers_randomness():
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_callers_randomness_goes_on_undisturbed(fails, tmp_path):
     def draw():
-        return torch.rand(3).tolist(), np.random.rand(), random.random()      # noqa: NPY002
+        return torch.rand(3).tolist(), np.random.rand(), random.random()  # noqa: NPY002
 
     def seed():
-        torch.manual_seed(5), np.random.seed(5), random.seed(5)               # noqa: NPY002
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)  # noqa: NPY002
 
     seed()
     want = draw()
@@ -232,8 +238,15 @@ def test_the_callers_randomness_goes_on_undisturbed(fails, tmp_path):
     seed()
     x, y = data()
     try:
-        fit(model, (x, y * (math.nan if fails else 1)), steps=4, loss=mse_loss, validation=(x, y),
-            validate_every=2, checkpoint=tmp_path / "run.pt")
+        fit(
+            model,
+            (x, y * (math.nan if fails else 1)),
+            steps=4,
+            loss=mse_loss,
+            validation=(x, y),
+            validate_every=2,
+            checkpoint=tmp_path / "run.pt",
+        )
     except Diverged:
         assert fails
     assert draw() == want
@@ -244,8 +257,18 @@ def test_the_callers_randomness_goes_on_undisturbed(fails, tmp_path):
 
 def validated(steps=80, patience=None, every=2, model=None, **options):
     model = model or net()
-    history = fit(model, data(), steps=steps, loss=mse_loss, lr=0.2, batch_size=3, validation=data(9, seed=7),
-                  validate_every=every, patience=patience, **options)
+    history = fit(
+        model,
+        data(),
+        steps=steps,
+        loss=mse_loss,
+        lr=0.2,
+        batch_size=3,
+        validation=data(9, seed=7),
+        validate_every=every,
+        patience=patience,
+        **options,
+    )
     return model, history
 
 
@@ -283,7 +306,7 @@ def test_early_stop_as_read_from_the_whole_history(patience):
             break
     model, history = validated(patience=patience)
     assert history.validation_loss == losses[:end]
-    assert history.loss == whole.loss[:2 * end if end else None]
+    assert history.loss == whole.loss[: 2 * end if end else None]
     assert history.stopped_early == (end is not None)
     assert end is not None or patience == 1000
     assert history.best_loss == best
@@ -294,8 +317,15 @@ def test_early_stop_as_read_from_the_whole_history(patience):
 
 def test_of_equal_validations_the_first_is_the_best_one():
     x = torch.ones(4, 1)
-    history = fit(nn.Linear(1, 1), (x, x), steps=9, loss=lambda p, t: p.mean() * 0 + 2, validation=(x, x),
-                  validate_every=1, patience=3)
+    history = fit(
+        nn.Linear(1, 1),
+        (x, x),
+        steps=9,
+        loss=lambda p, t: p.mean() * 0 + 2,
+        validation=(x, x),
+        validate_every=1,
+        patience=3,
+    )
     assert (history.best_step, history.best_loss, history.waited, len(history.loss)) == (1, 2, 3, 4)
     assert history.stopped_early
 
@@ -304,8 +334,15 @@ def test_validation_takes_all_examples_at_once():
     """A mean over batches of unequal size would be another number."""
     x = torch.arange(300.0).unsqueeze(1)
     line = nn.Linear(1, 1)
-    history = fit(line, (x / 300, x / 300), steps=1, loss=lambda p, t: (p - t).abs().max(), lr=1e-9,
-                  validation=(x, x), validate_every=1)
+    history = fit(
+        line,
+        (x / 300, x / 300),
+        steps=1,
+        loss=lambda p, t: (p - t).abs().max(),
+        lr=1e-9,
+        validation=(x, x),
+        validate_every=1,
+    )
     assert history.best_loss == pytest.approx((line(x) - x).abs().max().item())
 
 
@@ -341,7 +378,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_clipped_or_not(clip):
     line = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(line.weight)
     with pytest.raises(Diverged, match=r"step 0: the norm of the gradient is (nan|inf)"):
-        fit(line, (x, x), steps=3, loss=lambda p, t: p.abs().sqrt().mean(), clip=clip)      # slope ∞ at 0
+        fit(line, (x, x), steps=3, loss=lambda p, t: p.abs().sqrt().mean(), clip=clip)  # slope ∞ at 0
     assert line.weight.item() == 0
 
 
@@ -358,8 +395,17 @@ def test_a_validation_that_is_no_number_stops_the_run():
 def resumable(path, steps=12, model=None, **options):
     """A run with everything that has a state: momenta, dropout, schedule, best weights, an epoch of 10 batches."""
     model = model or net()
-    defaults = {"lr": 0.1, "batch_size": 3, "clip": 0.5, "schedule": lambda step: 0.95**step, "loss": mse_loss,
-                "validation": data(9, seed=7), "validate_every": 2, "checkpoint_every": 5, "train": data()}
+    defaults = {
+        "lr": 0.1,
+        "batch_size": 3,
+        "clip": 0.5,
+        "schedule": lambda step: 0.95**step,
+        "loss": mse_loss,
+        "validation": data(9, seed=7),
+        "validate_every": 2,
+        "checkpoint_every": 5,
+        "train": data(),
+    }
     options = defaults | options
     history = fit(model, options.pop("train"), steps=steps, checkpoint=path, **options)
     return model, history
@@ -374,7 +420,7 @@ def test_a_run_goes_on_to_the_numbers_of_an_unbroken_one(tmp_path, stops, optimi
     model, resumed = resumable(tmp_path / "run.pt", model=net(weights=99), optimizer=optimizer)
     assert resumed == history
     assert same_weights(model, whole)
-    again, unchanged = resumable(tmp_path / "run.pt", model=net(5), optimizer=optimizer)     # nothing left to do
+    again, unchanged = resumable(tmp_path / "run.pt", model=net(5), optimizer=optimizer)  # nothing left to do
     assert unchanged == history
     assert same_weights(again, whole)
 
@@ -416,24 +462,27 @@ def test_options_that_numpy_computed_can_be_read_again(tmp_path):
     assert same_weights(model, whole)
 
 
-@pytest.mark.parametrize(("options", "named"), [
-    ({"seed": 1}, r"seed: 0 then, 1 now"),
-    ({"lr": 0.2}, r"\blr: 0.1 then, 0.2 now"),
-    ({"batch_size": 4}, r"batch_size: 3 then, 4 now"),
-    ({"clip": None}, r"clip: 0.5 then, None now"),
-    ({"validate_every": 3}, r"validate_every: 2 then, 3 now"),
-    ({"validation": None}, r"validation targets: \(9, 1\) float32 then, None now"),
-    ({"optimizer": "sgd"}, r"optimizer: Adam then, SGD now"),
-    ({"optimizer": partial(torch.optim.Adam, weight_decay=0.1)}, r"weight_decay: 0 then, 0.1 now"),
-    ({"loss": l1_loss}, r"loss: mse_loss then, l1_loss now"),
-    ({"loss": nn.MSELoss()}, r"loss: mse_loss then, MSELoss now"),
-    ({"schedule": None}, r"schedule: lr 0.095 at step 1 then, 0.1 now"),
-    ({"train": data(31)}, r"train (inputs 0|targets), mean size: "),
-    ({"train": (data()[0] * 1.01, data()[1])}, r"train inputs 0, mean size: "),
-    ({"validation": data(9, seed=8)}, r"validation targets, mean size"),
-    ({"model": net(dropout=0.25)}, r"model: \(lstm\): LSTM\(2, 5.*dropout=0.5\) then, .*dropout=0.25\) now"),
-    ({"steps": 3}, r"steps: 4 done then, 3 asked for now"),
-])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"seed": 1}, r"seed: 0 then, 1 now"),
+        ({"lr": 0.2}, r"\blr: 0.1 then, 0.2 now"),
+        ({"batch_size": 4}, r"batch_size: 3 then, 4 now"),
+        ({"clip": None}, r"clip: 0.5 then, None now"),
+        ({"validate_every": 3}, r"validate_every: 2 then, 3 now"),
+        ({"validation": None}, r"validation targets: \(9, 1\) float32 then, None now"),
+        ({"optimizer": "sgd"}, r"optimizer: Adam then, SGD now"),
+        ({"optimizer": partial(torch.optim.Adam, weight_decay=0.1)}, r"weight_decay: 0 then, 0.1 now"),
+        ({"loss": l1_loss}, r"loss: mse_loss then, l1_loss now"),
+        ({"loss": nn.MSELoss()}, r"loss: mse_loss then, MSELoss now"),
+        ({"schedule": None}, r"schedule: lr 0.095 at step 1 then, 0.1 now"),
+        ({"train": data(31)}, r"train (inputs 0|targets), mean size: "),
+        ({"train": (data()[0] * 1.01, data()[1])}, r"train inputs 0, mean size: "),
+        ({"validation": data(9, seed=8)}, r"validation targets, mean size"),
+        ({"model": net(dropout=0.25)}, r"model: \(lstm\): LSTM\(2, 5.*dropout=0.5\) then, .*dropout=0.25\) now"),
+        ({"steps": 3}, r"steps: 4 done then, 3 asked for now"),
+    ],
+)
 def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path, options, named):
     resumable(tmp_path / "run.pt", 4)
     before = (tmp_path / "run.pt").read_bytes()
@@ -487,15 +536,15 @@ def test_a_flipped_bit_is_found_or_harmless(tmp_path):
     save(model, path)
     whole, found, places = path.read_bytes(), 0, range(5, path.stat().st_size, 97)
     for place in places:
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1:])
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         other = net(1)
         try:
             load(other, path)
         except ValueError as problem:
-            assert "weights.pt" in str(problem)     # noqa: PT017
+            assert "weights.pt" in str(problem)  # noqa: PT017
             found += 1
         else:
-            assert same_weights(model, other)       # the bit was padding between the records
+            assert same_weights(model, other)  # the bit was padding between the records
     assert found > len(places) // 4
 
 
@@ -580,7 +629,9 @@ def run(path, steps=8, pause=0.0, every=3):
     return digest.hexdigest()
 '''
 
-KILLED_INSIDE = RUN + '''
+KILLED_INSIDE = (
+    RUN
+    + '''
 import signal, traceback
 folder = sys.argv[1]
 path = os.path.join(folder, "run.pt")
@@ -652,16 +703,25 @@ for moment in moments:
 assert len(seen) == 4, seen     # nothing yet; the first half written; one whole; one whole and half the next
 print(len(moments), "moments, all resumed to the same numbers")
 '''
+)
 
-KILLED_FROM_OUTSIDE = RUN + """
+KILLED_FROM_OUTSIDE = (
+    RUN
+    + """
 run(sys.argv[1], steps=60, pause=0.1, every=1)
 """
+)
 
 
 def script(code, *arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LSTM_LIB_PROGRESS": "0"}
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -750,43 +810,50 @@ def test_predict_works_without_parameters():
 # Arguments -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"steps": 0}, ValueError, "steps: got 0, need a whole number, 1 or more"),
-    ({"steps": 2.5}, TypeError, "steps: got 2.5, need a whole number"),
-    ({"steps": True}, TypeError, "steps: got True"),
-    ({"batch_size": 0}, ValueError, "batch_size: got 0"),
-    ({"batch_size": None}, TypeError, "batch_size: got None"),
-    ({"validate_every": -1}, ValueError, "validate_every: got -1"),
-    ({"checkpoint_every": 0}, ValueError, "checkpoint_every: got 0"),
-    ({"patience": 0}, ValueError, "patience: got 0"),
-    ({"patience": 3}, ValueError, "patience: got 3 without a validation set"),
-    ({"validation": data(), "validate_every": 9}, ValueError, "validate_every: got 9, need at most steps=5"),
-    ({"lr": 0}, ValueError, "lr: got 0, need a finite number above 0"),
-    ({"lr": math.nan}, ValueError, "lr: got nan"),
-    ({"lr": "fast"}, TypeError, "lr: got 'fast'"),
-    ({"clip": -1.0}, ValueError, "clip: got -1.0"),
-    ({"clip": math.inf}, ValueError, "clip: got inf"),
-    ({"seed": 1.5}, TypeError, "seed: got 1.5"),
-    ({"seed": -1}, ValueError, "seed: got -1"),
-    ({"optimizer": "adan"}, ValueError, "optimizer: got 'adan', need one of adam, adamw, sgd"),
-    ({"optimizer": None}, ValueError, "optimizer: got None"),
-    ({"optimizer": lambda parameters, lr: 3}, TypeError, "optimizer: it returned int"),
-    ({"device": "gpu"}, ValueError, "device: got 'gpu', need one that is here: auto, cpu"),
-    ({"device": None}, ValueError, "device: got 'None'"),
-    ({"schedule": lambda step: -1}, ValueError, "schedule: got -1.0 at step 0"),
-    ({"schedule": lambda step: math.nan}, ValueError, "schedule: got nan at step 0"),
-    ({"loss": lambda p, t: (p - t).square()}, ValueError, r"loss: it returned a tensor of shape \(30, 1\)"),
-    ({"loss": lambda p, t: 1.0}, ValueError, "loss: it returned float"),
-    ({"train": data()[0]}, TypeError, r"train: got torch.Tensor, need \(inputs, targets\)"),
-    ({"train": (np.zeros((3, 2)), torch.zeros(3))}, TypeError, "train inputs: got numpy.ndarray, need a tensor"),
-    ({"train": (data()[0], data()[1].tolist())}, TypeError, "train targets: got list"),
-    ({"train": (data()[0], data()[1][1:])}, ValueError, "train inputs and targets: got 30 and 29 examples"),
-    ({"train": (data()[0][:0], data()[1][:0])}, ValueError, "got 0 and 0 examples, need .* at least 1"),
-    ({"train": (data()[0].double(), data()[1])}, TypeError, "inputs: got torch.float64, need torch.float32"),
-    ({"train": (data()[0], data()[1].double())}, TypeError, "targets: got torch.float64, need torch.float32"),
-    ({"train": lambda generator, step: 3}, TypeError, r"train: got int, need \(inputs, targets\)"),
-    ({"validation": (data()[0], data()[1][1:])}, ValueError, "validation inputs and targets: got 30 and 29"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps: got 0, need a whole number, 1 or more"),
+        ({"steps": 2.5}, TypeError, "steps: got 2.5, need a whole number"),
+        ({"steps": True}, TypeError, "steps: got True"),
+        ({"batch_size": 0}, ValueError, "batch_size: got 0"),
+        ({"batch_size": None}, TypeError, "batch_size: got None"),
+        ({"validate_every": -1}, ValueError, "validate_every: got -1"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every: got 0"),
+        ({"patience": 0}, ValueError, "patience: got 0"),
+        ({"patience": 3}, ValueError, "patience: got 3 without a validation set"),
+        ({"validation": data(), "validate_every": 9}, ValueError, "validate_every: got 9, need at most steps=5"),
+        ({"lr": 0}, ValueError, "lr: got 0, need a finite number above 0"),
+        ({"lr": math.nan}, ValueError, "lr: got nan"),
+        ({"lr": "fast"}, TypeError, "lr: got 'fast'"),
+        ({"clip": -1.0}, ValueError, "clip: got -1.0"),
+        ({"clip": math.inf}, ValueError, "clip: got inf"),
+        ({"seed": 1.5}, TypeError, "seed: got 1.5"),
+        ({"seed": -1}, ValueError, "seed: got -1"),
+        ({"optimizer": "adan"}, ValueError, "optimizer: got 'adan', need one of adam, adamw, sgd"),
+        ({"optimizer": None}, ValueError, "optimizer: got None"),
+        ({"optimizer": lambda parameters, lr: 3}, TypeError, "optimizer: it returned int"),
+        ({"device": "gpu"}, ValueError, "device: got 'gpu', need one that is here: auto, cpu"),
+        ({"device": None}, ValueError, "device: got 'None'"),
+        ({"schedule": lambda step: -1}, ValueError, "schedule: got -1.0 at step 0"),
+        ({"schedule": lambda step: math.nan}, ValueError, "schedule: got nan at step 0"),
+        ({"loss": lambda p, t: (p - t).square()}, ValueError, r"loss: it returned a tensor of shape \(30, 1\)"),
+        ({"loss": lambda p, t: 1.0}, ValueError, "loss: it returned float"),
+        ({"train": data()[0]}, TypeError, r"train: got torch.Tensor, need \(inputs, targets\)"),
+        (
+            {"train": (np.zeros((3, 2)), torch.zeros(3))},
+            TypeError,
+            "train inputs: got numpy.ndarray, need a tensor",
+        ),
+        ({"train": (data()[0], data()[1].tolist())}, TypeError, "train targets: got list"),
+        ({"train": (data()[0], data()[1][1:])}, ValueError, "train inputs and targets: got 30 and 29 examples"),
+        ({"train": (data()[0][:0], data()[1][:0])}, ValueError, "got 0 and 0 examples, need .* at least 1"),
+        ({"train": (data()[0].double(), data()[1])}, TypeError, "inputs: got torch.float64, need torch.float32"),
+        ({"train": (data()[0], data()[1].double())}, TypeError, "targets: got torch.float64, need torch.float32"),
+        ({"train": lambda generator, step: 3}, TypeError, r"train: got int, need \(inputs, targets\)"),
+        ({"validation": (data()[0], data()[1][1:])}, ValueError, "validation inputs and targets: got 30 and 29"),
+    ],
+)
 def test_bad_arguments_are_named(options, error, message):
     arguments = {"train": data(), "steps": 5, "loss": mse_loss, "batch_size": COUNT, "validate_every": 5} | options
     model = net()
@@ -803,13 +870,16 @@ def test_cuda_without_one(name):
     assert training.find_device("auto") == torch.device("cpu")
 
 
-@pytest.mark.parametrize(("inputs", "error", "message"), [
-    (np.zeros((2, 3, SIZE)), TypeError, "inputs: got numpy.ndarray"),
-    (torch.zeros(0, 3, SIZE), ValueError, "inputs: got 0 examples"),
-    ((), ValueError, "inputs: got no examples"),
-    ((torch.zeros(2, 3, SIZE), torch.zeros(3)), ValueError, "inputs: got 2 and 3 examples"),
-    (torch.zeros(2, 3, SIZE, dtype=torch.float64), TypeError, "inputs: got torch.float64, need torch.float32"),
-])
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (np.zeros((2, 3, SIZE)), TypeError, "inputs: got numpy.ndarray"),
+        (torch.zeros(0, 3, SIZE), ValueError, "inputs: got 0 examples"),
+        ((), ValueError, "inputs: got no examples"),
+        ((torch.zeros(2, 3, SIZE), torch.zeros(3)), ValueError, "inputs: got 2 and 3 examples"),
+        (torch.zeros(2, 3, SIZE, dtype=torch.float64), TypeError, "inputs: got torch.float64, need torch.float32"),
+    ],
+)
 def test_bad_inputs_of_predict_are_named(inputs, error, message):
     with pytest.raises(error, match=message):
         predict(net(), inputs)
@@ -829,7 +899,7 @@ def test_the_bar_keeps_to_stderr_and_can_be_hidden(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert not out
     assert "step" in err
-    assert err.endswith("\r")                  # gone when done
+    assert err.endswith("\r")  # gone when done
     fit(net(), data(), steps=3, loss=mse_loss, progress=False)
     monkeypatch.setenv("LSTM_LIB_PROGRESS", "0")
     fit(net(), data(), steps=3, loss=mse_loss)
@@ -837,9 +907,11 @@ def test_the_bar_keeps_to_stderr_and_can_be_hidden(capsys, monkeypatch):
 
 
 def test_import_needs_torch_and_tqdm_only():
-    code = ("import sys, torch, tqdm; before = set(sys.modules); import lstm_lib.training;"
-            "print(*(m for m in set(sys.modules) - before if not m.startswith('lstm_lib')"
-            " and m.split('.')[0] not in sys.stdlib_module_names))")
+    code = (
+        "import sys, torch, tqdm; before = set(sys.modules); import lstm_lib.training;"
+        "print(*(m for m in set(sys.modules) - before if not m.startswith('lstm_lib')"
+        " and m.split('.')[0] not in sys.stdlib_module_names))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
 

@@ -39,8 +39,9 @@ def script(job: str, marker: str) -> str:
 
 def bash(text: str, cwd, **variables: str) -> subprocess.CompletedProcess:
     """Run a script as GitHub does where a step names no shell."""
-    return subprocess.run(["bash", "-e", "-c", text], cwd=cwd, env=os.environ | variables, text=True,
-                          capture_output=True)
+    return subprocess.run(
+        ["bash", "-e", "-c", text], cwd=cwd, env=os.environ | variables, text=True, capture_output=True
+    )
 
 
 def test_there_are_four():
@@ -62,10 +63,14 @@ def test_job_has_permissions_and_a_time_limit(name):
 
 
 def test_only_two_jobs_may_write():
-    writing = {name: {what for what, right in job["permissions"].items() if right == "write"}
-               for name, job in JOBS.items()}
+    writing = {
+        name: {what for what, right in job["permissions"].items() if right == "write"}
+        for name, job in JOBS.items()
+    }
     assert {name: rights for name, rights in writing.items() if rights} == {
-        "publish/deploy": {"pages", "id-token"}, "links/check": {"issues"}}
+        "publish/deploy": {"pages", "id-token"},
+        "links/check": {"issues"},
+    }
 
 
 def test_actions_are_pinned_by_major_version():
@@ -118,6 +123,7 @@ def test_windows_runs_the_recipes_of_the_makefile():
         dry = ["make", "-n", "-W", "requirements.txt", "PYTHON=python", "BIN=.venv/Scripts", target]
         lines = subprocess.run(dry, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
         return [line for line in lines if not line.startswith(("touch", "make"))]
+
     book, test = recipe("book"), recipe("test")
     assert commands("test/windows") == [*book, *(line for line in test if line not in book)]
     exported = dict(re.findall(r"^export (\w+) = (.*)$", MAKEFILE, re.MULTILINE))
@@ -125,8 +131,11 @@ def test_windows_runs_the_recipes_of_the_makefile():
 
 
 def test_ci_runs_the_two_commands_and_hides_no_failure():
-    lines = [line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-             if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
     assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make book", "make test"]
 
 
@@ -164,18 +173,26 @@ def test_nothing_is_published_that_failed_a_test():
 
 
 @needs_bash
-@pytest.mark.parametrize(("url", "ours"), [
-    ("https://github.com/someone/some-book", "true"),
-    ("https://github.com/Someone/Some-Book", "true"),           # GitHub does not tell them apart
-    ("https://github.com/someone/some-book-2", "false"),
-    ("https://github.com/upstream/some-book", "false"),
-    ("https://github.com/YOUR_NAME/lstm-book", "false"),
-])
+@pytest.mark.parametrize(
+    ("url", "ours"),
+    [
+        ("https://github.com/someone/some-book", "true"),
+        ("https://github.com/Someone/Some-Book", "true"),  # GitHub does not tell them apart
+        ("https://github.com/someone/some-book-2", "false"),
+        ("https://github.com/upstream/some-book", "false"),
+        ("https://github.com/YOUR_NAME/lstm-book", "false"),
+    ],
+)
 def test_only_the_repository_named_in_the_settings_is_published(tmp_path, url, ours):
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
     (tmp_path / "_config.yml").write_text(repo.configured(config, url), encoding="utf-8")
-    done = bash(script("publish/address", "GITHUB_OUTPUT"), tmp_path, GITHUB_OUTPUT=str(tmp_path / "output"),
-                GITHUB_SERVER_URL="https://github.com", GITHUB_REPOSITORY="someone/some-book")
+    done = bash(
+        script("publish/address", "GITHUB_OUTPUT"),
+        tmp_path,
+        GITHUB_OUTPUT=str(tmp_path / "output"),
+        GITHUB_SERVER_URL="https://github.com",
+        GITHUB_REPOSITORY="someone/some-book",
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "output").read_text() == f"ours={ours}\n"
     assert ("::notice::" in done.stdout) == (ours == "false")
@@ -195,20 +212,26 @@ def test_published_pages_know_their_address(tmp_path):
 
 
 BROKEN = "book/intro.md:3: [broken] https://example.org/gone: 404 Client Error\n"
-REFUSED = "book/intro.md:4: [broken] https://doi.org/10.1109/1: 403 Client Error: Forbidden for url: https://x.org\n"
+REFUSED = (
+    "book/intro.md:4: [broken] https://doi.org/10.1109/1: 403 Client Error: Forbidden for url: https://x.org\n"
+)
 FINE = "book/intro.md:5: [redirected with Found] https://example.org/a to https://example.org/b\n"
 
 
 @needs_bash
-@pytest.mark.parametrize(("output", "asked", "issue", "calls"), [
-    (FINE, "success", "", ["issue list"]),
-    (FINE, "success", "7", ["issue list", "issue close 7"]),
-    (FINE + REFUSED, "failure", "", ["issue list"]),
-    (FINE + REFUSED + BROKEN, "failure", "", ["issue list", "label create", "issue create"]),
-    (FINE + REFUSED + BROKEN, "failure", "7", ["issue list", "issue edit 7"]),
-    (FINE, "failure", "7", None),       # it ended too early: nothing is known about the links
-    (None, "failure", "7", None),
-], ids=["fine", "fine again", "refused", "broken", "still broken", "cut off", "no output"])
+@pytest.mark.parametrize(
+    ("output", "asked", "issue", "calls"),
+    [
+        (FINE, "success", "", ["issue list"]),
+        (FINE, "success", "7", ["issue list", "issue close 7"]),
+        (FINE + REFUSED, "failure", "", ["issue list"]),
+        (FINE + REFUSED + BROKEN, "failure", "", ["issue list", "label create", "issue create"]),
+        (FINE + REFUSED + BROKEN, "failure", "7", ["issue list", "issue edit 7"]),
+        (FINE, "failure", "7", None),  # it ended too early: nothing is known about the links
+        (None, "failure", "7", None),
+    ],
+    ids=["fine", "fine again", "refused", "broken", "still broken", "cut off", "no output"],
+)
 def test_links_keeps_one_issue(tmp_path, output, asked, issue, calls):
     html, log = tmp_path / "_build" / "html", tmp_path / "calls"
     html.mkdir(parents=True)
@@ -216,8 +239,14 @@ def test_links_keeps_one_issue(tmp_path, output, asked, issue, calls):
         (html / "output.txt").write_text(output)
     (tmp_path / "gh").write_text(f'#!/bin/sh\necho "$@" >> "{log}"\n[ "$2" != list ] || echo "{issue}"\n')
     (tmp_path / "gh").chmod(0o755)
-    done = bash(script("links/check", "gh issue"), tmp_path, ASKED=asked, RUNNER_TEMP=str(tmp_path),
-                RUN="https://github.com/a/b/actions/runs/1", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    done = bash(
+        script("links/check", "gh issue"),
+        tmp_path,
+        ASKED=asked,
+        RUNNER_TEMP=str(tmp_path),
+        RUN="https://github.com/a/b/actions/runs/1",
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )
     if calls is None:
         assert done.returncode == 1
         assert "::error::" in done.stdout

@@ -23,26 +23,39 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "9")      # PyTorch's profiler, which counts bytes here, talks
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # PyTorch's profiler, which counts bytes here, talks
 
 import torch
 from torch import Tensor, nn
 
 from chapters import ROOT
-from lstm_lib import LSTM, cells, fused, notebook, plots, trace
+from lstm_lib import LSTM, cells, fused, trace
+from lstm_lib.book import notebook, plots
 
-SHAPES = ((32, 100, 32, 64), (32, 100, 128, 128), (64, 200, 128, 256), (16, 1000, 64, 128), (1, 1000, 64, 128),
-          (128, 50, 256, 512))
+SHAPES = (
+    (32, 100, 32, 64),
+    (32, 100, 128, 128),
+    (64, 200, 128, 256),
+    (16, 1000, 64, 128),
+    (1, 1000, 64, 128),
+    (128, 50, 256, 512),
+)
 """(batch, seq_len, input_size, hidden_size)."""
 
 PASSES = ("forward", "training")
 """Without gradients; and forward and backward, the gradient of the input included."""
 
 VARIANTS = {
-    "plain": {}, "peephole": {"peephole": True}, "coupled": {"coupled": True}, "layer norm": {"layer_norm": True},
-    "zoneout": {"zoneout": (0.1, 0.1)}, "variational dropout": {"variational_dropout": 0.3},
-    "weight drop": {"weight_drop": 0.3}, "without forget": {"without": {"forget"}},
-    "without output activation": {"without": {"output_activation"}}, "residual": {"residual": True},
+    "plain": {},
+    "peephole": {"peephole": True},
+    "coupled": {"coupled": True},
+    "layer norm": {"layer_norm": True},
+    "zoneout": {"zoneout": (0.1, 0.1)},
+    "variational dropout": {"variational_dropout": 0.3},
+    "weight drop": {"weight_drop": 0.3},
+    "without forget": {"without": {"forget"}},
+    "without output activation": {"without": {"output_activation"}},
+    "residual": {"residual": True},
 }
 KERNEL = "torch.nn.LSTM"
 EXACT = ("textbook loop", "hoisted loop", "compiled step", "compiled loop", "fused", "LSTM: plain", "trace")
@@ -75,9 +88,11 @@ def sweep(layer: nn.LSTM, x: Tensor) -> Tensor:
 
 def half(f: Callable[[Tensor], Tensor], device: str) -> Callable[[Tensor], Tensor]:
     """The same in bfloat16, as autocast does it."""
+
     def under_autocast(x: Tensor) -> Tensor:
         with torch.autocast(device, torch.bfloat16):
             return f(x)
+
     return under_autocast
 
 
@@ -91,15 +106,16 @@ def products(layer: nn.LSTM, x: Tensor, training: bool, times: Callable) -> Call
 
     @torch.no_grad()
     def run() -> None:
-        times(x, w_ih)                      # W_ih x of all steps
+        times(x, w_ih)  # W_ih x of all steps
         for _ in range(seq_len):
-            times(h, w_hh)                  # W_hh h, one step after another
+            times(h, w_hh)  # W_hh h, one step after another
         if training:
             for _ in range(seq_len):
-                times(a, w_hh_t)            # the gradient of h
-            times(sums, w_ih_t)             # the gradient of x, then those of the weights
+                times(a, w_hh_t)  # the gradient of h
+            times(sums, w_ih_t)  # the gradient of x, then those of the weights
             times(x.T, sums.T)
             times(states.T, sums.T)
+
     return run
 
 
@@ -134,14 +150,16 @@ def competitors(layer: nn.LSTM, compiled: bool) -> dict[str, Callable[[Tensor], 
     ways["fused, bf16"] = half(ways["fused"], device)
     if importlib.util.find_spec("lstm_lib.scan"):
         from lstm_lib.scan import MinLSTM
+
         for mode in ("sequential", "parallel", "auto"):
             small = MinLSTM(layer.input_size, layer.hidden_size, mode=mode).to(device)
             ways[f"minLSTM: {mode}"] = lambda x, small=small: small(x)[0]
     return ways
 
 
-def work(way: Callable[[Tensor], Tensor], x: Tensor, training: bool, parameters: list[Tensor]
-         ) -> Callable[[], Tensor]:
+def work(
+    way: Callable[[Tensor], Tensor], x: Tensor, training: bool, parameters: list[Tensor]
+) -> Callable[[], Tensor]:
     """One pass of a competitor."""
     if not training:
         return torch.no_grad()(lambda: way(x))
@@ -153,6 +171,7 @@ def work(way: Callable[[Tensor], Tensor], x: Tensor, training: bool, parameters:
         # backward() and not grad(): it reaches all weights, whosever they are
         torch.autograd.backward(out, grad.to(out.dtype))
         return out
+
     return run
 
 
@@ -183,8 +202,9 @@ def peak_bytes(run: Callable, device: str) -> int:
     return peak
 
 
-def measure(shape: tuple[int, ...], device: str, only: list[str], compiled: bool, budget: float, rounds: int,
-            memory: bool) -> list[dict]:
+def measure(
+    shape: tuple[int, ...], device: str, only: list[str], compiled: bool, budget: float, rounds: int, memory: bool
+) -> list[dict]:
     """Both passes of all competitors of one shape, as rows of the table."""
     batch, seq_len, size, hidden = shape
     torch.manual_seed(0)
@@ -195,17 +215,20 @@ def measure(shape: tuple[int, ...], device: str, only: list[str], compiled: bool
     if only:
         ways = {name: way for name, way in ways.items() if name == KERNEL or name.startswith(tuple(only))}
     if seq_len > 100:
-        ways.pop("compiled loop", None)             # unrolled, it would compile for minutes
+        ways.pop("compiled loop", None)  # unrolled, it would compile for minutes
     rows, parameters, dice = [], list(layer.parameters()), random.Random(0)
     for name in PASSES:
         training = name == "training"
-        runs = {who: work(way, x, training, parameters) for who, way in ways.items()
-                if not (training and who == "trace")}       # a trace has no gradient
+        runs = {
+            who: work(way, x, training, parameters)
+            for who, way in ways.items()
+            if not (training and who == "trace")
+        }  # a trace has no gradient
         expected = runs[KERNEL]().detach()
         first = {}
         for who, run in runs.items():
             start = time.perf_counter()
-            out = run().detach()                    # warms up, and compiles
+            out = run().detach()  # warms up, and compiles
             first[who] = time.perf_counter() - start
             if who in EXACT and not torch.allclose(out, expected, atol=1e-3):
                 raise SystemExit(f"{who}, {shape}, {device}: another result than {KERNEL}")
@@ -223,11 +246,20 @@ def measure(shape: tuple[int, ...], device: str, only: list[str], compiled: bool
         kernel = statistics.median(times[KERNEL])
         for who, run in runs.items():
             middle = statistics.median(times[who])
-            rows.append({
-                "shape": list(shape), "pass": name, "competitor": who, "seconds": middle, "least": min(times[who]),
-                "greatest": max(times[who]), "rounds": len(times[who]), "ratio": middle / kernel,
-                "peak_bytes": peak_bytes(run, device) if memory and not who.startswith("floor") else None}
-                | ({"first_seconds": first[who]} if who.startswith("compiled") else {}))
+            rows.append(
+                {
+                    "shape": list(shape),
+                    "pass": name,
+                    "competitor": who,
+                    "seconds": middle,
+                    "least": min(times[who]),
+                    "greatest": max(times[who]),
+                    "rounds": len(times[who]),
+                    "ratio": middle / kernel,
+                    "peak_bytes": peak_bytes(run, device) if memory and not who.startswith("floor") else None,
+                }
+                | ({"first_seconds": first[who]} if who.startswith("compiled") else {})
+            )
     return rows
 
 
@@ -245,21 +277,31 @@ def table(rows: list[dict]) -> str:
         return ["·" if value is None else f"{value / unit:{digits}}" for value in found]
 
     shapes = "".join(f"{','.join(map(str, shape)):>16}" for shape, _ in columns[::2])
-    lines = [f"{'batch,seq_len,input,hidden':33}{shapes}",
-             line("", [{"forward": "forward", "training": "train"}[p] for _, p in columns]),
-             line(f"{KERNEL}, ms", values(KERNEL, "seconds", 1e-3, ".3g"))]
+    lines = [
+        f"{'batch,seq_len,input,hidden':33}{shapes}",
+        line("", [{"forward": "forward", "training": "train"}[p] for _, p in columns]),
+        line(f"{KERNEL}, ms", values(KERNEL, "seconds", 1e-3, ".3g")),
+    ]
     lines += [line(name, values(name, "ratio", 1, ".2f")) for name in names]
     if any(row["peak_bytes"] for row in rows):
-        lines += ["peak memory, MB", *(line(name, values(name, "peak_bytes", 1e6, ".1f")) for name in names
-                                       if not name.startswith("floor"))]
+        lines += [
+            "peak memory, MB",
+            *(
+                line(name, values(name, "peak_bytes", 1e6, ".1f"))
+                for name in names
+                if not name.startswith("floor")
+            ),
+        ]
     return "\n".join(lines)
 
 
 def plot(rows: list[dict], path: Path, title: str) -> None:
     """Multiples of the kernel's time in training, one mark per competitor and shape."""
     import matplotlib as mpl
+
     mpl.use("agg")
     import matplotlib.pyplot as plt
+
     plots.style()
     rows = [row for row in rows if row["pass"] == "training"]
     names = list(dict.fromkeys(row["competitor"] for row in rows))[::-1]
@@ -267,11 +309,21 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
     figure, ax = plt.subplots(figsize=(5.6, 1.8 + 0.24 * len(names)))
     for shape, marker in zip(shapes, "osD^vPX*<>" * len(shapes), strict=False):
         mine = [row for row in rows if tuple(row["shape"]) == shape]
-        ax.plot([row["ratio"] for row in mine], [names.index(row["competitor"]) for row in mine], marker,
-                label=", ".join(map(str, shape)), markersize=5, alpha=0.85)
+        ax.plot(
+            [row["ratio"] for row in mine],
+            [names.index(row["competitor"]) for row in mine],
+            marker,
+            label=", ".join(map(str, shape)),
+            markersize=5,
+            alpha=0.85,
+        )
     ax.axvline(1, color=plots.INK, linewidth=1)
-    ax.set(xscale="log", yticks=range(len(names)), yticklabels=names,
-           xlabel=f"time of one forward and backward pass, {KERNEL} = 1")
+    ax.set(
+        xscale="log",
+        yticks=range(len(names)),
+        yticklabels=names,
+        xlabel=f"time of one forward and backward pass, {KERNEL} = 1",
+    )
     ax.set_title(title, size="small")
     figure.legend(title="batch, seq_len, input, hidden", loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
@@ -282,14 +334,20 @@ def keep(found: dict, folder: Path) -> None:
     """Write the JSON file and the plot, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     name = found["kind"]
-    drafts = {folder / f"{name}.svg": folder / f".{name}.svg.{os.getpid()}",
-              folder / f"{name}.json": folder / f".{name}.json.{os.getpid()}"}
+    drafts = {
+        folder / f"{name}.svg": folder / f".{name}.svg.{os.getpid()}",
+        folder / f"{name}.json": folder / f".{name}.json.{os.getpid()}",
+    }
     one = min(row["threads"] for row in found["rows"])
     try:
-        plot([row for row in found["rows"] if row["threads"] == one], drafts[folder / f"{name}.svg"],
-             f"{found['device']}, {found['date']}, {one} thread{'s' * (one > 1)}")
+        plot(
+            [row for row in found["rows"] if row["threads"] == one],
+            drafts[folder / f"{name}.svg"],
+            f"{found['device']}, {found['date']}, {one} thread{'s' * (one > 1)}",
+        )
         drafts[folder / f"{name}.json"].write_text(
-            json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+            json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
         for path, draft in drafts.items():
             os.replace(draft, path)
     finally:
@@ -299,8 +357,14 @@ def keep(found: dict, folder: Path) -> None:
 
 def compiler() -> str | None:
     """A C++ compiler, which torch.compile needs on a CPU."""
-    return next((found for name in (os.environ.get("CXX"), "g++", "c++", "clang++") if name
-                 and (found := shutil.which(name))), None)
+    return next(
+        (
+            found
+            for name in (os.environ.get("CXX"), "g++", "c++", "clang++")
+            if name and (found := shutil.which(name))
+        ),
+        None,
+    )
 
 
 def a_shape(text: str) -> tuple[int, ...]:
@@ -314,12 +378,27 @@ def main() -> None:
     """Measure what the command line asks for, by default everything."""
     everything = torch.get_num_threads()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", type=a_shape, action="append", metavar="N,T,I,H",
-                        help="batch,seq_len,input_size,hidden_size; may be repeated (those of the book)")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME",
-                        help=f"competitors whose name begins so, beside {KERNEL} and the floor; may be repeated")
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, everything}),
-                        help="one run for each number (1, and all)")
+    parser.add_argument(
+        "--shape",
+        type=a_shape,
+        action="append",
+        metavar="N,T,I,H",
+        help="batch,seq_len,input_size,hidden_size; may be repeated (those of the book)",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"competitors whose name begins so, beside {KERNEL} and the floor; may be repeated",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=sorted({1, everything}),
+        help="one run for each number (1, and all)",
+    )
     parser.add_argument("--device", nargs="+", choices=("cpu", "cuda"), help="(cpu, and cuda where there is one)")
     parser.add_argument("--seconds", type=float, default=900, help="for everything together (900)")
     parser.add_argument("--rounds", type=int, default=3, help="at least so many, however long they take (3)")
@@ -335,8 +414,11 @@ def main() -> None:
     if "cuda" in (options.device or []) and not torch.cuda.is_available():
         parser.error("--device: this machine has no CUDA device")
     shapes = options.shape or SHAPES
-    runs = [(device, threads) for device in options.device or ["cpu", *["cuda"] * torch.cuda.is_available()]
-            for threads in (options.threads if device == "cpu" else [1])]
+    runs = [
+        (device, threads)
+        for device in options.device or ["cpu", *["cuda"] * torch.cuda.is_available()]
+        for threads in (options.threads if device == "cpu" else [1])
+    ]
     budget = options.seconds / len(runs) / len(shapes)
     found = {}
     for device, threads in runs:
@@ -350,9 +432,16 @@ def main() -> None:
             print(f"\n{table([row for row in rows if row['shape'] == list(shape)])}", flush=True)
         if len(shapes) > 1:
             print(f"\n{table(rows)}", flush=True)
-        entry = found.setdefault(device, {
-            "device": name, "kind": device, "date": datetime.now(UTC).date().isoformat(),
-            "torch": torch.__version__, "rows": []})
+        entry = found.setdefault(
+            device,
+            {
+                "device": name,
+                "kind": device,
+                "date": datetime.now(UTC).date().isoformat(),
+                "torch": torch.__version__,
+                "rows": [],
+            },
+        )
         entry["rows"] += [{"threads": threads} | row for row in rows]
     for entry in found.values():
         keep(entry, options.out)

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (1360, 820, 390)
 THEMES = ("light", "dark")
-AXE = (("light", 1360), ("dark", 1360), ("light", 390))     # contrast by theme, order and overflow by width
+AXE = (("light", 1360), ("dark", 1360), ("light", 390))  # contrast by theme, order and overflow by width
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
@@ -58,13 +58,16 @@ def tools():
         import axe_playwright_python
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        sys.exit(f"make look: {error.name} is not installed: "
-                 f"{sys.executable} -m pip install -r requirements-look.txt")
+        sys.exit(
+            f"make look: {error.name} is not installed: {sys.executable} -m pip install -r requirements-look.txt"
+        )
     named = os.environ.get("CHROMIUM")
     browser = shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        sys.exit(f"make look: no browser found (looked for {named or ', '.join(BROWSERS)}): install Chromium or "
-                 "Chrome, or set CHROMIUM to its path")
+        sys.exit(
+            f"make look: no browser found (looked for {named or ', '.join(BROWSERS)}): install Chromium or "
+            "Chrome, or set CHROMIUM to its path"
+        )
     axe = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
     return sync_playwright, axe, browser
 
@@ -121,8 +124,11 @@ class Look:
         result = page.evaluate("tags => axe.run(document, {runOnly: tags, preload: false})", RULES)
         for violation in result["violations"]:
             node = violation["nodes"][0]
-            self.note(where, f"axe {violation['id']}: {violation['help']}, first "
-                             f"{' '.join(map(str, node['target']))[:120]} {node['html'][:120]!r}")
+            self.note(
+                where,
+                f"axe {violation['id']}: {violation['help']}, first "
+                f"{' '.join(map(str, node['target']))[:120]} {node['html'][:120]!r}",
+            )
 
     def page(self, name: str, out: Path) -> None:
         """One page in both themes and at every width; listings of source code, all alike, without a picture."""
@@ -197,15 +203,24 @@ def main() -> int:
     if not (html / "index.html").exists():
         sys.exit(f"make look: no book in {html}: run `make book` first")
     # index.html only forwards to the first page; _modules holds the source listings
-    every = sorted(p.relative_to(html).as_posix() for p in html.rglob("*.html")
-                   if p.name != "index.html" and "_static" not in p.parts)
+    every = sorted(
+        p.relative_to(html).as_posix()
+        for p in html.rglob("*.html")
+        if p.name != "index.html" and "_static" not in p.parts
+    )
     names = arguments.pages or every
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    flags = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]
+    flags = [
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        flags.append("--no-sandbox")                 # Chromium refuses its sandbox to root
+        flags.append("--no-sandbox")  # Chromium refuses its sandbox to root
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=flags)
         look = Look(chromium, serve(html), axe)
@@ -215,8 +230,11 @@ def main() -> int:
         if not arguments.pages:
             look.search()
             look.search(base=html.as_uri())
-            for check, text in ((look.hover, ".html#term-"), (look.switch, "theme-switch-button"),
-                                (look.fold, 'class="solution dropdown')):
+            for check, text in (
+                (look.hover, ".html#term-"),
+                (look.switch, "theme-switch-button"),
+                (look.fold, 'class="solution dropdown'),
+            ):
                 page = having(html, names, text)
                 if page is None:
                     look.note("book", f"no page with {text}")

@@ -20,8 +20,10 @@ import setup_cell
 from chapters import chosen, notebook
 
 KEPT = ("tags", "mystnb")
-METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"}}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 
 def canonical(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -56,13 +58,23 @@ def execute(chapter: str, cell_timeout: int) -> float:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     start = time.perf_counter()
     # Printed lines arrive in one piece or in several, as it happens: coalesced, they are one output each time.
-    NotebookClient(nb, timeout=cell_timeout, kernel_name="python3", coalesce_streams=True,
-                   resources={"metadata": {"path": str(path.parent)}}).execute()
-    loud = [f"cell {k}: {output.text.strip()}" for k, cell in enumerate(nb.cells)
-            for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+    NotebookClient(
+        nb,
+        timeout=cell_timeout,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    loud = [
+        f"cell {k}: {output.text.strip()}"
+        for k, cell in enumerate(nb.cells)
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr"
+    ]
     if loud:
-        raise SystemExit("\n".join([f"{chapter} writes to stderr, which a reader would see; nothing is written.",
-                                    *loud]))
+        raise SystemExit(
+            "\n".join([f"{chapter} writes to stderr, which a reader would see; nothing is written.", *loud])
+        )
     write(canonical(nb), path)
     return time.perf_counter() - start
 

@@ -18,8 +18,14 @@ import yaml
 import setup_cell
 from chapters import ROOT
 
-QUOTING = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "book/**/*.md",
-           "notebooks/**/*.ipynb")
+QUOTING = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CITATION.cff",
+    "pyproject.toml",
+    "book/**/*.md",
+    "notebooks/**/*.ipynb",
+)
 
 COMMENTS = 38
 """The column at which comments stand in `_config.yml`."""
@@ -53,8 +59,10 @@ def checked(url: str) -> str:
     owner, name = r"(?=.{1,39}/)[A-Za-z\d]+(?:-[A-Za-z\d]+)*", r"(?!\.(?:\.|git)?/?$)[\w.-]{1,100}?"
     found = re.fullmatch(rf"(https://github\.com/{owner}/{name})(?:\.git)?/?", url, re.ASCII)
     if not found:
-        raise ValueError(f"URL: got {url!r}, need https://github.com/OWNER/NAME, both as GitHub allows them, "
-                         "or the word placeholder for a book that is not published")
+        raise ValueError(
+            f"URL: got {url!r}, need https://github.com/OWNER/NAME, both as GitHub allows them, "
+            "or the word placeholder for a book that is not published"
+        )
     return found[1]
 
 
@@ -68,8 +76,15 @@ def settings(url: str) -> dict[str, str]:
         host = f"{owner.lower()}.github.io"
         site = f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
         colab, binder, button = "https://colab.research.google.com", "https://mybinder.org", "true"
-    return {"url": url, "colab_url": colab, "binderhub_url": binder, "use_repository_button": button,
-            "use_issues_button": button, "use_edit_page_button": button, "baseurl": site}
+    return {
+        "url": url,
+        "colab_url": colab,
+        "binderhub_url": binder,
+        "use_repository_button": button,
+        "use_issues_button": button,
+        "use_edit_page_button": button,
+        "baseurl": site,
+    }
 
 
 def configured(config: str, url: str) -> str:
@@ -87,7 +102,7 @@ def configured(config: str, url: str) -> str:
         line, comment = f"  {key}: {value}", re.search(r"\s(#.*)$", lines[0][0])
         if comment:
             line = f"{line:<{COMMENTS - 2}}  {comment[1]}"
-        config = config[:lines[0].start()] + line + config[lines[0].end():]
+        config = config[: lines[0].start()] + line + config[lines[0].end() :]
     return config
 
 
@@ -113,7 +128,7 @@ def move(url: str, root: Path = ROOT) -> list[Path]:
     """
     config = root / "_config.yml"
     old = yaml.safe_load(config.read_text(encoding="utf-8"))["repository"]["url"]
-    quoted = re.compile(rf"{re.escape(old)}(?![\w-])")      # and not the beginning of a longer name
+    quoted = re.compile(rf"{re.escape(old)}(?![\w-])")  # and not the beginning of a longer name
     texts = {}
     for path in sorted(path for pattern in QUOTING for path in root.glob(pattern)):
         if ".ipynb_checkpoints" in path.parts:

@@ -25,8 +25,8 @@ from papermill.exceptions import PapermillException
 
 import setup_cell
 from chapters import ROOT, chosen, notebook
-from lstm_lib import claims
-from lstm_lib.notebook import GLUE, REPORT
+from lstm_lib.book import claims
+from lstm_lib.book.notebook import GLUE, REPORT
 from lstm_lib.training import find_device
 
 
@@ -36,8 +36,9 @@ def fingerprint(nb: nbformat.NotebookNode, parameters: dict) -> str:
     for cell in nb.cells:
         if cell.cell_type == "code" and setup_cell.TAG not in cell.metadata.get("tags", []):
             digest.update(cell.source.encode())
-    for path in sorted((ROOT / "lstm_lib").glob("*.*")):
-        digest.update(path.read_bytes())
+    for path in sorted((ROOT / "lstm_lib").rglob("*.*")):
+        if path.suffix in (".py", ".toml"):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -45,23 +46,30 @@ def refuse_unknown(chapter: str, parameters: dict) -> None:
     """Raise if a chapter does not declare a parameter: papermill itself would only log it."""
     declared = papermill.inspect_notebook(str(notebook(chapter)))
     if unknown := sorted(set(parameters) - set(declared)):
-        raise SystemExit(f"{chapter} declares the parameters {', '.join(declared) or 'none'}; "
-                         f"got {', '.join(unknown)}")
+        raise SystemExit(
+            f"{chapter} declares the parameters {', '.join(declared) or 'none'}; got {', '.join(unknown)}"
+        )
 
 
 def execute(chapter: str, parameters: dict, cell_timeout: int, out: Path) -> dict:
     """Run one chapter; the executed notebook goes to ``out``, the results come back."""
     nb = nbformat.read(notebook(chapter), 4)
     source = fingerprint(nb, parameters)
-    nb.cells.append(nbformat.v4.new_code_cell("run.report()"))      # every chapter calls its run `run`
+    nb.cells.append(nbformat.v4.new_code_cell("run.report()"))  # every chapter calls its run `run`
     draft = out / f"{chapter}.source.ipynb"
     draft.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, draft)
     os.environ["LSTM_LIB_PROGRESS"] = "0"
     start = time.perf_counter()
     done = papermill.execute_notebook(
-        str(draft), str(out / f"{chapter}.ipynb"), parameters=parameters, kernel_name="python3",
-        cwd=str(notebook(chapter).parent), execution_timeout=cell_timeout, progress_bar=False)
+        str(draft),
+        str(out / f"{chapter}.ipynb"),
+        parameters=parameters,
+        kernel_name="python3",
+        cwd=str(notebook(chapter).parent),
+        execution_timeout=cell_timeout,
+        progress_bar=False,
+    )
     seconds = time.perf_counter() - start
     draft.unlink()
     return results(chapter, done, parameters, seconds, source)
@@ -70,12 +78,22 @@ def execute(chapter: str, parameters: dict, cell_timeout: int, out: Path) -> dic
 def results(chapter: str, nb: nbformat.NotebookNode, parameters: dict, seconds: float, source: str) -> dict:
     """What an executed chapter found, as `results/schema.json` describes it."""
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
-    figures = {output.metadata.scrapbook.name: ast.literal_eval(output.data[GLUE])
-               for output in outputs if GLUE in output.get("data", {})}
+    figures = {
+        output.metadata.scrapbook.name: ast.literal_eval(output.data[GLUE])
+        for output in outputs
+        if GLUE in output.get("data", {})
+    }
     report = next(output.data[REPORT] for output in outputs if REPORT in output.get("data", {}))
-    return {"chapter": chapter, "date": datetime.now(UTC).date().isoformat(), "parameters": parameters,
-            "seconds": round(seconds, 1), "source": source, **report,
-            "evidence": [e.to_json() for e in claims.from_outputs(outputs)], "figures": figures}
+    return {
+        "chapter": chapter,
+        "date": datetime.now(UTC).date().isoformat(),
+        "parameters": parameters,
+        "seconds": round(seconds, 1),
+        "source": source,
+        **report,
+        "evidence": [e.to_json() for e in claims.from_outputs(outputs)],
+        "figures": figures,
+    }
 
 
 def is_done(chapter: str, parameters: dict, target: Path, out: Path) -> bool:
@@ -91,8 +109,15 @@ def main() -> None:
     parser.add_argument("chapter", nargs="*", help="such as gates/the_cell; all of them if none is named")
     parser.add_argument("--device", default="auto", help="cpu, cuda, … (auto)")
     parser.add_argument("--scale", default="quick", help="quick or full (quick)")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="one more parameter of the chapters, such as -p seed 3")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="one more parameter of the chapters, such as -p seed 3",
+    )
     parser.add_argument("--jobs", type=int, help="how many at a time (one on a GPU, else one per core)")
     parser.add_argument("--cell-timeout", type=int, default=1800, help="seconds that one cell may take")
     parser.add_argument("--again", action="store_true", help="run what is done already, too")
@@ -102,14 +127,14 @@ def main() -> None:
     except ValueError as problem:
         raise SystemExit(str(problem)) from None
     parameters = {"device": device, "scale": options.scale} | {
-        name: json.loads(value) if value.lstrip("-").isdigit() else value for name, value in options.parameter}
+        name: json.loads(value) if value.lstrip("-").isdigit() else value for name, value in options.parameter
+    }
     names = chosen(options.chapter)
     for name in names:
         refuse_unknown(name, parameters)
     out = ROOT / "_build" / "run" / f"{device}-{options.scale}"
     target = {name: ROOT / "results" / f"{device}-{options.scale}" / f"{name}.json" for name in names}
-    waiting = [name for name in names
-               if options.again or not is_done(name, parameters, target[name], out)]
+    waiting = [name for name in names if options.again or not is_done(name, parameters, target[name], out)]
     for name in sorted(set(names) - set(waiting)):
         print(f"{name}: done before (--again runs it once more)")
     failed = []

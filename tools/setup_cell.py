@@ -17,7 +17,7 @@ register it, and no copy of the book ever installs a stranger's code."""
 
 TAG = "setup"
 
-UNPUBLISHED = '''\
+UNPUBLISHED = """\
 # Set-up: nothing to do where everything is installed; elsewhere this says how to install it.
 import importlib.util
 import sys
@@ -32,9 +32,9 @@ if missing:
         f"`{sys.executable} -m pip install -e .<EXTRAS>` "
         "in your copy of the book, in the folder that holds pyproject.toml, then restart the kernel."
     )
-'''
+"""
 
-PUBLISHED = '''\
+PUBLISHED = """\
 # Set-up: nothing to do where everything is installed; elsewhere, as on Colab, pip fetches what is missing.
 import importlib.metadata
 import importlib.util
@@ -62,13 +62,16 @@ if missing:
             "in its folder, and restart the kernel."
         )
     importlib.invalidate_caches()
-'''
+"""
 
 
 def imported(notebook: NotebookNode) -> set[str]:
     """The packages that the code of a notebook imports."""
-    code = "\n".join(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)
-                     for cell in notebook.cells if cell.cell_type == "code")
+    code = "\n".join(
+        re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    )
     names = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -107,8 +110,12 @@ def text(url: str, packages: dict[str, str] | None = None) -> str:
     needs = ['    "lstm_lib": f"git+{url}",', *(f'    "{name}": "{need}",' for name, need in packages.items())]
     names = [f'    "{name}",' for name in ("lstm_lib", *packages)]
     template = UNPUBLISHED if url == PLACEHOLDER else PUBLISHED
-    for mark, value in (("<URL>", url), ("<NEEDS>", "\n".join(needs)), ("<NAMES>", "\n".join(names)),
-                        ("<EXTRAS>", "".join(f" {name}" for name in packages))):
+    for mark, value in (
+        ("<URL>", url),
+        ("<NEEDS>", "\n".join(needs)),
+        ("<NAMES>", "\n".join(names)),
+        ("<EXTRAS>", "".join(f" {name}" for name in packages)),
+    ):
         template = template.replace(mark, value)
     return template.rstrip("\n")
 

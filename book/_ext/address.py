@@ -12,9 +12,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Load the two extensions where there is an address."""
     if app.config.html_baseurl:
         app.setup_extension("sphinx_sitemap")
-        app.config.sitemap_url_scheme = "{link}"            # no language and version in the path
+        app.config.sitemap_url_scheme = "{link}"  # no language and version in the path
         app.setup_extension("sphinxext.opengraph")
         app.config.ogp_site_url = app.config.html_baseurl
         app.config.ogp_site_name = app.config.html_title
-        app.config.ogp_social_cards = {"enable": False}     # made with a font from the network
+        app.config.ogp_social_cards = {"enable": False}  # made with a font from the network
     return {"parallel_read_safe": True, "parallel_write_safe": True}

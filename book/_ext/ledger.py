@@ -18,7 +18,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lstm_lib import claims
+from lstm_lib.book import claims
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tools"))
@@ -38,8 +38,10 @@ def recorded(root: Path = ROOT) -> list[dict]:
     """The recorded runs, in the order of device, scale and chapter."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("results/*/*/*.json"))]
     order = chapters(root)
-    return sorted((run for run in runs if run["chapter"] in order),
-                  key=lambda run: (run_name(run), order.index(run["chapter"])))
+    return sorted(
+        (run for run in runs if run["chapter"] in order),
+        key=lambda run: (run_name(run), order.index(run["chapter"])),
+    )
 
 
 def run_name(run: dict) -> str:
@@ -62,8 +64,11 @@ class Directive(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        for path in [*map(notebook, chapters()), *ROOT.glob("results/*/*/*.json"),
-                     ROOT / "lstm_lib" / "claims.toml"]:
+        for path in [
+            *map(notebook, chapters()),
+            *ROOT.glob("results/*/*/*.json"),
+            ROOT / "lstm_lib" / "book" / "claims.toml",
+        ]:
             self.env.note_dependency(str(path))
         return self.parse_text_to_nodes("\n".join(self.text()))
 
@@ -83,10 +88,15 @@ class Count(Directive):
         verdicts = Counter(claim.verdict for claim in claims.registry().values() if claim.id in tested)
         opinions = sum(claim.verdict == "not testable" for claim in claims.registry().values())
         waiting = len(claims.registry()) - len(tested) - opinions
-        found = ", ".join(f"{verdicts[name]} {'true when …' if name == 'true when' else name}"
-                          for name in claims.VERDICTS if verdicts[name])
-        return [f"The book has {len(claims.registry())} claims to test. **{len(tested)} are tested** ({found}), "
-                f"{waiting} are not yet tested, {opinions} cannot be tested."]
+        found = ", ".join(
+            f"{verdicts[name]} {'true when …' if name == 'true when' else name}"
+            for name in claims.VERDICTS
+            if verdicts[name]
+        )
+        return [
+            f"The book has {len(claims.registry())} claims to test. **{len(tested)} are tested** ({found}), "
+            f"{waiting} are not yet tested, {opinions} cannot be tested."
+        ]
 
 
 class Ledger(Directive):
@@ -96,9 +106,12 @@ class Ledger(Directive):
         book = page_evidence()
         claims.audit(book)
         rows = [(one, PUBLISHED_RUN) for found in book.values() for one in found]
-        rows += [(one, run_name(run)) for run in recorded()
-                 for one in map(claims.Evidence.from_json, run["evidence"])
-                 if one not in book[run["chapter"]]]        # the same figures once more say nothing new
+        rows += [
+            (one, run_name(run))
+            for run in recorded()
+            for one in map(claims.Evidence.from_json, run["evidence"])
+            if one not in book[run["chapter"]]
+        ]  # the same figures once more say nothing new
         lines = []
         for claim in claims.registry().values():
             mine = [row for row in rows if row[0].claim == claim.id]
@@ -111,11 +124,20 @@ class Ledger(Directive):
         else:
             style, words = "open", "not yet tested"
             words += f" (expected: {claim.verdict})" if claim.verdict != "open" else ""
-        lines = [f"::::{{container}} claim claim-{style}", "", f"({claim.id.lower()})=",
-                 f'<p class="claim-head"><span class="claim-id">{claim.id}</span> '
-                 f'<span class="claim-verdict">{escape(words)}</span></p>', "",
-                 f"{claim.statement}", "", f"Source: {source(claim)}", ""]
+        lines = [
+            f"::::{{container}} claim claim-{style}",
+            "",
+            f"({claim.id.lower()})=",
+            f'<p class="claim-head"><span class="claim-id">{claim.id}</span> '
+            f'<span class="claim-verdict">{escape(words)}</span></p>',
+            "",
+            f"{claim.statement}",
+            "",
+            f"Source: {source(claim)}",
+            "",
+        ]
         if rows:
+
             def same(row):
                 one, _ = row
                 return one.chapter, one.measure, one.required
@@ -124,10 +146,15 @@ class Ledger(Directive):
             for (chapter, measure, required), runs in groupby(sorted(rows, key=same), key=same):
                 runs = list(runs)
                 what = self.link(chapter, measure, runs[0][0].anchor)
-                lines += ['<tbody><tr><th colspan="2" scope="rowgroup">',
-                          f"{what}, must be {escape(required)}</th></tr>",
-                          *(f'<tr><th scope="row">{escape(run)}</th><td>{escape(one.measured)}</td></tr>'
-                            for one, run in runs), "</tbody>"]
+                lines += [
+                    '<tbody><tr><th colspan="2" scope="rowgroup">',
+                    f"{what}, must be {escape(required)}</th></tr>",
+                    *(
+                        f'<tr><th scope="row">{escape(run)}</th><td>{escape(one.measured)}</td></tr>'
+                        for one, run in runs
+                    ),
+                    "</tbody>",
+                ]
             lines += ["</table>", ""]
         elif claim.chapters:
             lines += [f"To be tested in: {', '.join(claim.chapters)}.", ""]
@@ -142,11 +169,17 @@ class RunTimes(Directive):
         for name, runs in groupby(recorded(), key=run_name):
             runs = list(runs)
             versions = runs[0]["versions"]
-            lines += [f"**{name}** (PyTorch {versions['torch']}, Python {versions['python']}, "
-                      f"{runs[0]['threads']} CPU thread{'s' * (runs[0]['threads'] > 1)})", "",
-                      "| chapter | seconds | peak memory |", "|---|---:|---:|"]
-            lines += [f"| {self.link(run['chapter'], run['chapter'])} | {run['seconds']:.0f} | {memory(run)} |"
-                      for run in runs] + [""]
+            lines += [
+                f"**{name}** (PyTorch {versions['torch']}, Python {versions['python']}, "
+                f"{runs[0]['threads']} CPU thread{'s' * (runs[0]['threads'] > 1)})",
+                "",
+                "| chapter | seconds | peak memory |",
+                "|---|---:|---:|",
+            ]
+            lines += [
+                f"| {self.link(run['chapter'], run['chapter'])} | {run['seconds']:.0f} | {memory(run)} |"
+                for run in runs
+            ] + [""]
         return lines or ["No run is recorded yet."]
 
 

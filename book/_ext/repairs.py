@@ -20,10 +20,12 @@ def no_thebe(app: Sphinx, config) -> None:
     It declares a constant twice, an error in the console of every page, and this book has no live cells.
     """
     for listeners in app.events.listeners.values():
-        listeners[:] = [listener for listener in listeners
-                        if getattr(listener.handler, "__module__", "") != "sphinx_thebe"]
-    app.registry.css_files[:] = [(name, options) for name, options in app.registry.css_files
-                                 if name != "sphinx-thebe.css"]
+        listeners[:] = [
+            listener for listener in listeners if getattr(listener.handler, "__module__", "") != "sphinx_thebe"
+        ]
+    app.registry.css_files[:] = [
+        (name, options) for name, options in app.registry.css_files if name != "sphinx-thebe.css"
+    ]
 
 
 def as_drawn(app: Sphinx, doctree: nodes.document) -> None:
@@ -74,8 +76,7 @@ def fewer_icons(app: Sphinx, error: Exception | None) -> None:
     everything = theme / "static" / "scripts" / "fontawesome.js"
     ours = app.outdir / "_static" / "scripts" / "fontawesome.js"
     users = [*app.outdir.rglob("*.html"), *(path for path in app.outdir.glob("_static/**/*.js") if path != ours)]
-    used = {name for path in users
-            for name in re.findall(r"\bfa-([a-z0-9-]+)", path.read_text(encoding="utf-8"))}
+    used = {name for path in users for name in re.findall(r"\bfa-([a-z0-9-]+)", path.read_text(encoding="utf-8"))}
 
     def kept(icon: re.Match) -> str:
         names = {icon[1], *re.findall(r'"([^"]+)"', icon[2])}

@@ -71,9 +71,10 @@ def registry() -> dict[str, Claim]:
     >>> registry()["A02"].verdict
     'true'
     """
-    entries = tomllib.loads(files("lstm_lib").joinpath("claims.toml").read_text(encoding="utf-8"))
-    return {name: Claim(name, **(entry | {"chapters": tuple(entry["chapters"])}))
-            for name, entry in entries.items()}
+    entries = tomllib.loads(files("lstm_lib.book").joinpath("claims.toml").read_text(encoding="utf-8"))
+    return {
+        name: Claim(name, **(entry | {"chapters": tuple(entry["chapters"])})) for name, entry in entries.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,24 @@ class Bound:
                 return cls("within", float(low), float(high))
             case [("equals", x)]:
                 return cls("equals", float(x), float(x))
-        raise ValueError("a bound needs exactly one of below=x, above=x, within=(low, high) or equals=x; "
-                         f"got {limit or 'none'}")
+        raise ValueError(
+            f"a bound needs exactly one of below=x, above=x, within=(low, high) or equals=x; got {limit or 'none'}"
+        )
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` is finite and inside."""
-        inside = self.low < value < self.high if self.kind in ("below", "above") else (
-            self.low <= value <= self.high)
+        inside = (
+            self.low < value < self.high if self.kind in ("below", "above") else (self.low <= value <= self.high)
+        )
         return math.isfinite(value) and inside
 
     def __str__(self) -> str:
-        return {"below": f"below {number(self.high)}", "above": f"above {number(self.low)}",
-                "within": f"from {number(self.low)} to {number(self.high)}",
-                "equals": f"equal to {number(self.low)}"}[self.kind]
+        return {
+            "below": f"below {number(self.high)}",
+            "above": f"above {number(self.low)}",
+            "within": f"from {number(self.low)} to {number(self.high)}",
+            "equals": f"equal to {number(self.low)}",
+        }[self.kind]
 
 
 @dataclass(frozen=True)
@@ -165,10 +171,12 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.claim not in registry():
-            raise ValueError(f"claim: {self.claim!r} is not in the registry lstm_lib/claims.toml")
+            raise ValueError(f"claim: {self.claim!r} is not in the registry lstm_lib/book/claims.toml")
         if self.chapter not in registry()[self.claim].chapters:
-            raise ValueError(f"claim {self.claim} is decided in {list(registry()[self.claim].chapters)}, "
-                             f"not in {self.chapter!r}; lstm_lib/claims.toml lists its chapters")
+            raise ValueError(
+                f"claim {self.claim} is decided in {list(registry()[self.claim].chapters)}, "
+                f"not in {self.chapter!r}; lstm_lib/book/claims.toml lists its chapters"
+            )
         if not self.values:
             raise ValueError(f"claim {self.claim}, {self.measure!r}: values is empty; give one number or more")
 
@@ -189,8 +197,9 @@ class Evidence:
         middle = number(median(self.values)) + self._unit
         if len(self.values) == 1:
             return middle
-        return (f"{middle} ({number(min(self.values))} to {number(max(self.values))}; "
-                f"{len(self.values)} {self.over}s)")
+        return (
+            f"{middle} ({number(min(self.values))} to {number(max(self.values))}; {len(self.values)} {self.over}s)"
+        )
 
     @property
     def required(self) -> str:
@@ -217,20 +226,26 @@ class Evidence:
         if not self.holds:
             raise BoundFailed(
                 f"{self.chapter}, claim {self.claim}, {self.measure}: measured {self.measured}, "
-                f"must be {self.required}. If this is how it is, say so and change the verdict; never the bound.")
+                f"must be {self.required}. If this is how it is, say so and change the verdict; never the bound."
+            )
 
     def to_json(self) -> dict:
         """As plain data; numbers that JSON lacks (inf, nan) become strings."""
-        return json.loads(json.dumps(asdict(self) | {"holds": self.holds}),
-                          parse_constant=lambda name: name.replace("Infinity", "inf"))
+        return json.loads(
+            json.dumps(asdict(self) | {"holds": self.holds}),
+            parse_constant=lambda name: name.replace("Infinity", "inf"),
+        )
 
     @classmethod
     def from_json(cls, data: dict) -> Evidence:
         """The evidence that :meth:`to_json` wrote."""
         data = {key: value for key, value in data.items() if key != "holds"}
         bound = data.pop("bound")
-        return cls(values=tuple(map(float, data.pop("values"))),
-                   bound=Bound(bound["kind"], float(bound["low"]), float(bound["high"])), **data)
+        return cls(
+            values=tuple(map(float, data.pop("values"))),
+            bound=Bound(bound["kind"], float(bound["low"]), float(bound["high"])),
+            **data,
+        )
 
     def moved(self, committed: Evidence) -> str | None:
         """Say how this run differs from the committed evidence, if more than its tolerance allows.
@@ -245,15 +260,21 @@ class Evidence:
         str or None
             One sentence with the chapter, the claim, both values and the bound; None if nothing moved.
         """
-        same = len(self.values) == len(committed.values) and (self.rtol is None or all(
-            math.isclose(new, old, rel_tol=self.rtol) for new, old in
-            zip(self.values, committed.values, strict=True)))
+        same = len(self.values) == len(committed.values) and (
+            self.rtol is None
+            or all(
+                math.isclose(new, old, rel_tol=self.rtol)
+                for new, old in zip(self.values, committed.values, strict=True)
+            )
+        )
         if self.holds and same:
             return None
         tolerance = "" if self.rtol is None else f", and within {self.rtol:g} of the committed value"
         old, new = (", ".join(f"{value:.8g}" for value in one.values) for one in (committed, self))
-        return (f"{self.chapter}, claim {self.claim}, {self.measure}: committed {old}, this run {new}; "
-                f"must be {self.required}{tolerance}.")
+        return (
+            f"{self.chapter}, claim {self.claim}, {self.measure}: committed {old}, this run {new}; "
+            f"must be {self.required}{tolerance}."
+        )
 
     def card(self, brief: bool = False) -> dict:
         """A MIME bundle for the page.
@@ -264,17 +285,26 @@ class Evidence:
             Leave verdict and statement out: for more evidence on a claim that has just been shown.
         """
         claim = registry()[self.claim]
-        told = "" if brief else (f' <span class="claim-verdict">{escape(claim.finding)}</span></p>'
-                                 f'<p class="claim-statement">{escape(claim.statement)}')
-        rows = "".join(f'<tr><th scope="row">{name}</th><td>{escape(text)}</td></tr>' for name, text in (
-            ("measure", self.measure), ("measured", self.measured), ("must be", self.required)))
+        told = (
+            ""
+            if brief
+            else (
+                f' <span class="claim-verdict">{escape(claim.finding)}</span></p>'
+                f'<p class="claim-statement">{escape(claim.statement)}'
+            )
+        )
+        rows = "".join(
+            f'<tr><th scope="row">{name}</th><td>{escape(text)}</td></tr>'
+            for name, text in (("measure", self.measure), ("measured", self.measured), ("must be", self.required))
+        )
         return {
             MIME: self.to_json(),
             "text/html": f'<div class="claim claim-{style(claim.verdict)}" id="{self.anchor}">'
-                         f'<p class="claim-head"><span class="claim-id">{self.claim}</span>{told}</p>'
-                         f'<table class="claim-evidence">{rows}</table></div>',
-            "text/plain": f"{self.claim}" + ("" if brief else f" {claim.finding}") +
-                          f"\n{self.measure}: {self.measured}, must be {self.required}",
+            f'<p class="claim-head"><span class="claim-id">{self.claim}</span>{told}</p>'
+            f'<table class="claim-evidence">{rows}</table></div>',
+            "text/plain": f"{self.claim}"
+            + ("" if brief else f" {claim.finding}")
+            + f"\n{self.measure}: {self.measured}, must be {self.required}",
         }
 
 
@@ -338,5 +368,7 @@ def audit(book: dict[str, list[Evidence]]) -> None:
         given = {one.claim for one in evidence}
         owed = {claim.id for claim in registry().values() if chapter in claim.chapters}
         if missing := sorted(owed - given):
-            raise ValueError(f"{chapter} gives no evidence for {', '.join(missing)}, which list it as a chapter "
-                             "in lstm_lib/claims.toml")
+            raise ValueError(
+                f"{chapter} gives no evidence for {', '.join(missing)}, which list it as a chapter "
+                "in lstm_lib/book/claims.toml"
+            )

@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from lstm_lib import claims, plots
+from lstm_lib.book import claims, plots
 from lstm_lib.training import find_device
 
 GLUE = "application/papermill.record/text/plain"
@@ -61,10 +61,11 @@ def start(chapter: str, scale: str = "quick", device: str = "auto", seed: int = 
     torch.manual_seed(seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_flush_denormal(True)      # a gradient that vanishes passes through them, many times slower
+    torch.set_flush_denormal(True)  # a gradient that vanishes passes through them, many times slower
     plots.style()
-    if (ipython := sys.modules.get("IPython")) and ipython.get_ipython():     # in a notebook
+    if (ipython := sys.modules.get("IPython")) and ipython.get_ipython():  # in a notebook
         from matplotlib_inline.backend_inline import set_matplotlib_formats
+
         set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
         mpl.rcParams["svg.hashsalt"] = chapter
     return run
@@ -97,8 +98,17 @@ class Run:
         """The value for the scale at which the chapter runs."""
         return full if self.full else quick
 
-    def claim(self, name: str, measure: str, values: float | Iterable[float], *, unit: str = "",
-              over: str = "seed", rtol: float | None = None, **bound: float | tuple[float, float]) -> None:
+    def claim(
+        self,
+        name: str,
+        measure: str,
+        values: float | Iterable[float],
+        *,
+        unit: str = "",
+        over: str = "seed",
+        rtol: float | None = None,
+        **bound: float | tuple[float, float],
+    ) -> None:
         """Show the evidence for a claim, and stop the chapter if it breaks its bound.
 
         Parameters
@@ -110,13 +120,13 @@ class Run:
         values : float or iterable of float
             One value, or one per seed; numbers, or tensors of one element.
         unit, over, rtol
-            As in :class:`lstm_lib.claims.Evidence`.
+            As in :class:`lstm_lib.book.claims.Evidence`.
         **bound
             One of ``below=x``, ``above=x``, ``within=(low, high)``, ``equals=x``.
 
         Raises
         ------
-        lstm_lib.claims.BoundFailed
+        lstm_lib.book.claims.BoundFailed
             If a value breaks the bound. The evidence is shown first.
         """
         several = isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
@@ -137,8 +147,7 @@ class Run:
             Or a tensor of one element.
         """
         plain = value if isinstance(value, str | int) else float(value)
-        show({GLUE: repr(plain)},
-             {"scrapbook": {"mime_prefix": GLUE.removesuffix("text/plain"), "name": name}})
+        show({GLUE: repr(plain)}, {"scrapbook": {"mime_prefix": GLUE.removesuffix("text/plain"), "name": name}})
 
     def table(self, head: Iterable[object], *rows: Iterable[object]) -> None:
         """Show computed rows as a table.
@@ -150,33 +159,48 @@ class Run:
         *rows : iterable
             One cell per column: a number, a shape, or text, which may hold HTML.
         """
+
         def line(tag: str, cells: Iterable[object]) -> str:
-            return "<tr>" + "".join(
-                f'<{tag} style="text-align: left; white-space: {"nowrap" if len(str(cell)) < 25 else "normal"}">'
-                f"{cell}</{tag}>" for cell in cells) + "</tr>"
+            style = ("text-align: left; white-space: " + wrap for wrap in ("nowrap", "normal"))
+            short, long = (f'<{tag} style="{text}">' for text in style)
+            return f"<tr>{''.join(f'{short if len(str(x)) < 25 else long}{x}</{tag}>' for x in cells)}</tr>"
 
         head, rows = list(head), [list(row) for row in rows]
         # On a phone a wide table scrolls in its box; the box takes the focus, so that the keyboard scrolls it too.
-        show({"text/html": '<div style="overflow-x: auto; margin: 0.5em 0" tabindex="0"><table class="table">'
-                           f"<thead>{line('th', head)}</thead>"
-                           f"<tbody>{''.join(line('td', row) for row in rows)}</tbody></table></div>",
-              "text/plain": "\n".join(" | ".join(map(str, row)) for row in [head, *rows])})
+        show(
+            {
+                "text/html": '<div style="overflow-x: auto; margin: 0.5em 0" tabindex="0"><table class="table">'
+                f"<thead>{line('th', head)}</thead>"
+                f"<tbody>{''.join(line('td', row) for row in rows)}</tbody></table></div>",
+                "text/plain": "\n".join(" | ".join(map(str, row)) for row in [head, *rows]),
+            }
+        )
 
     def report(self) -> None:
         """Publish what the run needed: device, versions, peak memory. The runner adds this as a last cell."""
         cuda = self.device.type == "cuda"
-        show({REPORT: {
-            "device": torch.cuda.get_device_name(self.device) if cuda else processor(),
-            "device_peak_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
-            "host_peak_bytes": host_peak_bytes(),
-            "threads": torch.get_num_threads(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                         "numpy": np.__version__, "cuda": torch.version.cuda if cuda else None}}})
+        show(
+            {
+                REPORT: {
+                    "device": torch.cuda.get_device_name(self.device) if cuda else processor(),
+                    "device_peak_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
+                    "host_peak_bytes": host_peak_bytes(),
+                    "threads": torch.get_num_threads(),
+                    "versions": {
+                        "python": platform.python_version(),
+                        "torch": torch.__version__,
+                        "numpy": np.__version__,
+                        "cuda": torch.version.cuda if cuda else None,
+                    },
+                }
+            }
+        )
 
 
 def show(data: dict, metadata: dict | None = None) -> None:
     """Put a MIME bundle under the cell."""
     from IPython.display import display
+
     display(data, metadata=metadata or {}, raw=True)
 
 
@@ -196,7 +220,7 @@ def has_bf16_kernel(device: str | torch.device = "cpu") -> bool:
     try:
         with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16):
             layer(x)
-    except RuntimeError:     # oneDNN: could not create a primitive descriptor
+    except RuntimeError:  # oneDNN: could not create a primitive descriptor
         return False
     return True
 
@@ -214,7 +238,7 @@ def host_peak_bytes() -> int | None:
     """Most memory that this process has held, in bytes; None where the system does not tell."""
     try:
         import resource
-    except ImportError:     # Windows
+    except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -320,7 +320,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _ways_out(card: Card, file: File, cached: Path, tried: list[str]) -> str:
-    ask = f"from lstm_lib import datasets; datasets.load('{card.name}'); print(datasets.cache_folder())"
+    ask = f"from lstm_lib.book import datasets; datasets.load('{card.name}'); print(datasets.cache_folder())"
     roads = textwrap.indent("\n".join(tried), "  ")
     return f"""data set {card.name!r} needs {file.name} ({file.size:,} bytes, SHA-256 {file.sha256}).
 Tried:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
-from lstm_lib.plots import COLOUR, INK
+from lstm_lib.book.plots import COLOUR, INK
 
 CELL_SIZE = (5.4, 3.8)
 """Width and height of a figure that :func:`cell` fills, in inches: its smallest text stays legible on a phone."""
@@ -42,10 +42,19 @@ def cell(ax: Axes, forget_gate: bool = True) -> None:
     """
     ax.set(xlim=(-1.35, 11.35), ylim=(-0.6, 8.1), aspect="equal")
     ax.axis("off")
-    ax.add_patch(FancyBboxPatch((0.1, 0.35), 10.05, 7.5, boxstyle="round,pad=0,rounding_size=0.5",
-                                facecolor=INK, edgecolor="none", alpha=0.09))
-    state, bus = 6.7, 1.15                          # heights of the two wires that cross the cell
-    f, i, g, o, out = 1.7, 3.5, 5.3, 7.3, 9.0       # columns: the four boxes, and where h is made
+    ax.add_patch(
+        FancyBboxPatch(
+            (0.1, 0.35),
+            10.05,
+            7.5,
+            boxstyle="round,pad=0,rounding_size=0.5",
+            facecolor=INK,
+            edgecolor="none",
+            alpha=0.09,
+        )
+    )
+    state, bus = 6.7, 1.15  # heights of the two wires that cross the cell
+    f, i, g, o, out = 1.7, 3.5, 5.3, 7.3, 9.0  # columns: the four boxes, and where h is made
     r = RADIUS
 
     # [h_{t-1}, x_t], which every box reads, along the bottom
@@ -96,18 +105,38 @@ def cell(ax: Axes, forget_gate: bool = True) -> None:
 def _wire(ax: Axes, quantity: str, points: Sequence[Point], width: float = 1.8, arrow: bool = False) -> None:
     """A line through the points, with an arrow head at its end."""
     colour = COLOUR[quantity]
-    ax.plot(*zip(*points, strict=True), color=colour, linewidth=width, solid_joinstyle="round",
-            solid_capstyle="butt")
+    ax.plot(
+        *zip(*points, strict=True), color=colour, linewidth=width, solid_joinstyle="round", solid_capstyle="butt"
+    )
     if arrow:
-        ax.add_patch(FancyArrowPatch(points[-2], points[-1], arrowstyle="-|>", mutation_scale=11 + 2 * width,
-                                     linewidth=0, color=colour, shrinkA=0, shrinkB=0))
+        ax.add_patch(
+            FancyArrowPatch(
+                points[-2],
+                points[-1],
+                arrowstyle="-|>",
+                mutation_scale=11 + 2 * width,
+                linewidth=0,
+                color=colour,
+                shrinkA=0,
+                shrinkB=0,
+            )
+        )
 
 
 def _box(ax: Axes, quantity: str, x: float, bus: float, function: str, name: str) -> None:
     """A layer with its function and name, fed from the bus below."""
     _wire(ax, "x", [(x, bus), (x, 1.9)], arrow=True)
-    ax.add_patch(FancyBboxPatch((x - 0.82, 1.9), 1.64, 1.4, boxstyle="round,pad=0,rounding_size=0.2",
-                                facecolor=(COLOUR[quantity], 0.1), edgecolor=COLOUR[quantity], linewidth=1.6))
+    ax.add_patch(
+        FancyBboxPatch(
+            (x - 0.82, 1.9),
+            1.64,
+            1.4,
+            boxstyle="round,pad=0,rounding_size=0.2",
+            facecolor=(COLOUR[quantity], 0.1),
+            edgecolor=COLOUR[quantity],
+            linewidth=1.6,
+        )
+    )
     ax.text(x, 2.86, function, color=COLOUR[quantity], size=13.5, ha="center", va="center")
     ax.text(x, 2.26, name, color=COLOUR[quantity], size=9.2, ha="center", va="center")
 
@@ -115,8 +144,17 @@ def _box(ax: Axes, quantity: str, x: float, bus: float, function: str, name: str
 def _pill(ax: Axes, quantity: str, at: Point, function: str) -> None:
     """A function without weights, on a wire."""
     x, y = at
-    ax.add_patch(FancyBboxPatch((x - 0.6, y - 0.32), 1.2, 0.64, boxstyle="round,pad=0,rounding_size=0.32",
-                                facecolor="none", edgecolor=COLOUR[quantity], linewidth=1.6))
+    ax.add_patch(
+        FancyBboxPatch(
+            (x - 0.6, y - 0.32),
+            1.2,
+            0.64,
+            boxstyle="round,pad=0,rounding_size=0.32",
+            facecolor="none",
+            edgecolor=COLOUR[quantity],
+            linewidth=1.6,
+        )
+    )
     ax.text(x, y, function, color=COLOUR[quantity], size=12, ha="center", va="center")
 
 

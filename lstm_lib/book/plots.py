@@ -1,0 +1,97 @@
+"""The look of the book's figures: one colour per quantity, readable on a white and on a dark page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+INK = "#7c818a"
+"""Text and axes: a grey between white and the dark page, about 4:1 on either."""
+
+COLOUR = {
+    # the quantities of a cell, apart under red-green blindness too
+    "input": "#1c96fa",
+    "forget": "#a34931",
+    "candidate": "#b2309c",
+    "output": "#05a886",
+    "cell": "#c18b0a",
+    "hidden": "#8c20fb",
+    "x": INK,
+    # models
+    "lstm": "#d1495b",
+    "gru": "#5b8c2a",
+    "rnn": "#4f7cac",
+    "baseline": INK,
+    # training
+    "loss": "#4f7cac",
+    "validation": "#d1495b",
+    "target": INK,
+    "warning": "#d1495b",
+}
+"""The colour of each quantity, the same in every chapter."""
+
+
+def style() -> None:
+    """Set matplotlib up for the book: transparent ground, mid-tone ink, no box around the axes."""
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (5.6, 2.8),  # inches; no wider, so that its text can be read on a phone
+            "figure.facecolor": "none",
+            "figure.constrained_layout.use": True,
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "savefig.bbox": "tight",
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "axes.titlecolor": INK,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "grid.color": INK,
+            "grid.alpha": 0.25,
+            "grid.linewidth": 0.6,
+            "axes.grid": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titlelocation": "left",
+            "font.size": 10.5,
+            "lines.linewidth": 1.8,
+            "legend.frameon": False,
+            "legend.labelcolor": INK,
+            "axes.prop_cycle": mpl.cycler(
+                color=[COLOUR[name] for name in ("input", "forget", "output", "candidate", "cell", "hidden")]
+            ),
+        }
+    )
+
+
+def spread(ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], label: str, colour: str, **line) -> None:
+    """Draw several runs as their median, with a band from the least to the greatest.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    x : sequence of float, (n,)
+        Positions.
+    runs : sequence of sequence of float, (num_seeds, n)
+        One row per seed.
+    label : str
+        Entry of the legend.
+    colour : str
+        A key of :data:`COLOUR`.
+    **line
+        Options of the median's line.
+
+    Raises
+    ------
+    KeyError
+        If ``colour`` is not a quantity of :data:`COLOUR`.
+    """
+    runs = np.asarray(runs, dtype=float)
+    ax.plot(x, np.median(runs, axis=0), color=COLOUR[colour], label=label, **line)
+    ax.fill_between(x, runs.min(axis=0), runs.max(axis=0), color=COLOUR[colour], alpha=0.22, linewidth=0)
