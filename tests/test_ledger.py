@@ -64,7 +64,7 @@ def book(tmp_path) -> Path:
 def build(book: Path) -> tuple[bool, str]:
     """Whether Sphinx built it, and the page or what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", ".", "out"], cwd=book, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "sphinx", "-q", ".", "out"], cwd=book, capture_output=True, text=True
     )
     page = book / "out" / "index.html"
     return done.returncode == 0, page.read_text() if done.returncode == 0 else done.stderr
