@@ -71,6 +71,14 @@ def test_spread_draws_median_and_range():
     plt.close(figure)
 
 
+def test_spread_knows_the_colours_of_the_book_only():
+    figure, ax = plt.subplots()
+    with pytest.raises(ValueError, match="^colour must be one of input, forget, .*, got 'purple'$"):
+        plots.spread(ax, [0, 1], [[1, 5]], "a seed", "purple")
+    assert not ax.lines
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("name", ["cell.svg", "logo.svg"])
 def test_drawings_made_by_hand_use_these_colours(name):
     drawing = (Path(__file__).parent.parent / "book" / "_static" / name).read_text(encoding="utf-8")

@@ -13,12 +13,16 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
+from zlib import crc32
 
 MIME = "application/vnd.lstm-lib.evidence+json"
 """The type under which a notebook's outputs carry evidence."""
 
 VERDICTS = ("true", "true when", "false as stated", "open", "not testable")
 """What may be said of a claim; ``open`` until it is tested."""
+
+WORDED = re.compile(r"(?=.*[A-Za-z]{2})[A-Za-z0-9 %'(),\-./:;=\[\]_±²½×–…−√≤γημ]*")
+"""A measure whose Latin words tell it: an anchor passes over these signs beside words."""
 
 
 class BoundFailed(AssertionError):
@@ -111,7 +115,8 @@ class Bound:
             case [("equals", x)]:
                 return cls("equals", float(x), float(x))
         raise ValueError(
-            f"a bound needs exactly one of below=x, above=x, within=(low, high) or equals=x; got {limit or 'none'}"
+            "bound must be exactly one of below=x, above=x, within=(low, high) with low <= high or equals=x, "
+            f"got {limit or 'none'}"
         )
 
     def holds(self, value: float) -> bool:
@@ -171,14 +176,14 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.claim not in registry():
-            raise ValueError(f"claim: {self.claim!r} is not in the registry lstm_lib/book/claims.toml")
-        if self.chapter not in registry()[self.claim].chapters:
+            raise ValueError(f"claim must be an id of the registry lstm_lib/book/claims.toml, got {self.claim!r}")
+        if self.chapter not in (chapters := registry()[self.claim].chapters):
             raise ValueError(
-                f"claim {self.claim} is decided in {list(registry()[self.claim].chapters)}, "
-                f"not in {self.chapter!r}; lstm_lib/book/claims.toml lists its chapters"
+                f"chapter must be one of {', '.join(chapters) or 'none'}, "
+                f"as lstm_lib/book/claims.toml has it for {self.claim}, got {self.chapter!r}"
             )
         if not self.values:
-            raise ValueError(f"claim {self.claim}, {self.measure!r}: values is empty; give one number or more")
+            raise ValueError(f"values must be one number or more, got () for {self.claim}, {self.measure!r}")
 
     @property
     def holds(self) -> bool:
@@ -214,12 +219,18 @@ class Evidence:
     def anchor(self) -> str:
         """Where the evidence stands in its chapter's page.
 
+        It is made of the measure's Latin letters and digits. Unless these tell the measure (:data:`WORDED`), as in
+        another script or with a sign that makes the difference, a checksum of the measure follows.
+
         Examples
         --------
         >>> Evidence("A02", "gates/the_cell", "Largest difference (c)", (0.,), Bound.of(below=1)).anchor
         'claim-a02-largest-difference-c'
+        >>> Evidence("A02", "gates/the_cell", "share with c > 1", (0.,), Bound.of(below=1)).anchor
+        'claim-a02-share-with-c-1-8d0089e4'
         """
-        return "-".join(re.findall(r"[a-z0-9]+", f"claim {self.claim} {self.measure}".lower()))
+        anchor = "-".join(re.findall(r"[a-z0-9]+", f"claim {self.claim} {self.measure}".lower()))
+        return anchor if WORDED.fullmatch(self.measure) else f"{anchor}-{crc32(self.measure.encode()):08x}"
 
     def check(self) -> None:
         """Raise :class:`BoundFailed` if a value breaks the bound."""
@@ -314,16 +325,17 @@ def style(verdict: str) -> str:
 
 
 def number(x: float) -> str:
-    """A number as the book prints it: three digits, integers whole.
+    """A number as the book prints it: three digits, integers whole, no exponent between 0.001 and a million.
 
     Examples
     --------
-    >>> number(17520.0), number(0.00012345), number(0.5)
-    ('17,520', '0.000123', '0.5')
+    >>> number(17520.0), number(0.00012345), number(0.5), number(999.7)
+    ('17,520', '0.000123', '0.5', '1,000')
     """
     if float(x).is_integer() and abs(x) < 1e9:
         return f"{int(x):,}"
-    return f"{x:.3g}" if abs(x) < 1000 or abs(x) >= 1e6 else f"{x:,.0f}"
+    # From 999.5 on three digits are those of a thousand, which :.3g would write as 1e+03.
+    return f"{x:,.0f}" if 999.5 <= abs(x) < 1e6 else f"{x:.3g}"
 
 
 def from_outputs(outputs: Iterable[dict]) -> list[Evidence]:

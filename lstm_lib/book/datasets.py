@@ -214,12 +214,12 @@ def card(name: str) -> Card:
     >>> card("traffic").fields["volume"]
     ('(17520,)', 'float32', 'vehicles in the hour; NaN where not recorded (104)')
     """
+    need = f"name must be one of {', '.join(names())}, got {name!r}"
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, one of {', '.join(names())}; got {name!r}")
+        raise TypeError(need)
     if name not in _cards():
         near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}{hint}")
+        raise ValueError(need + (f"; did you mean {near[0]!r}?" if near else ""))
     return _cards()[name]
 
 
@@ -244,12 +244,21 @@ def load(name: str) -> dict[str, np.ndarray]:
     ValueError
         If there is no such data set.
     DatasetError
-        If a file is in neither cache nor mirror and its origin cannot be reached, if mirror or origin give one of
-        another SHA-256, or if the cache cannot be written. A damaged file in the cache is fetched anew.
+        If a file is in neither cache nor mirror and its origin cannot be reached, or if mirror or origin give one
+        of another SHA-256. A damaged file in the cache is fetched anew.
+
+    Warns
+    -----
+    UserWarning
+        If files come from their origin and the cache cannot be written: each load will fetch them again.
     """
     this = card(name)
     origin = _origin(this)
-    return _READERS[name]({file.name: _fetch(this, file, origin) for file in this.files})
+    fetched = {file.name: _fetch(this, file, origin) for file in this.files}
+    if problem := next((problem for _, problem in fetched.values() if problem), None):
+        way_out = "set LSTM_LIB_CACHE to a folder that can be written"
+        warnings.warn(f"data set {name!r} is fetched again each time ({problem}); {way_out}", stacklevel=2)
+    return _READERS[name]({file: data for file, (data, _) in fetched.items()})
 
 
 def cache_folder() -> Path:
@@ -259,8 +268,8 @@ def cache_folder() -> Path:
     return Path(_pooch().os_cache("lstm_lib"))
 
 
-def _fetch(card: Card, file: File, origin: Callable[[File], bytes]) -> bytes:
-    """The file's bytes by the first road that has it: cache, mirror, origin."""
+def _fetch(card: Card, file: File, origin: Callable[[File], bytes]) -> tuple[bytes, OSError | None]:
+    """The file's bytes by the first road that has it, cache, mirror, origin; and why the origin's are not kept."""
     place = Path(card.name, file.name)
     cached = cache_folder() / place
     mirror = os.environ.get("LSTM_LIB_MIRROR")
@@ -269,13 +278,15 @@ def _fetch(card: Card, file: File, origin: Callable[[File], bytes]) -> bytes:
     try:
         data = _bytes_at(cached)
         if data is not None and file.matches(data):
-            return data
+            return data, None
         if data is not None:
             cached.unlink(missing_ok=True)
         tried.append(f"cache   {cached}: {'not there' if data is None else 'damaged, removed'}")
-
+    except OSError as error:  # it cannot be read, or a damaged file cannot be removed: the other roads are left
+        tried.append(f"cache   {cached}: {error}")
+    try:
         data = _bytes_at(mirrored) if mirrored else None
-        if data is None:
+        if from_origin := data is None:
             tried.append(f"mirror  {mirrored}: not there" if mirrored else "mirror  LSTM_LIB_MIRROR is not set")
             tried.append(f"origin  {_origin_of(card, file)}:")
             data = origin(file)
@@ -289,10 +300,9 @@ def _fetch(card: Card, file: File, origin: Callable[[File], bytes]) -> bytes:
         raise DatasetError(_ways_out(card, file, cached, tried)) from error
     try:
         _write(cached, data)
-    except OSError as error:
-        way_out = "set LSTM_LIB_CACHE to a folder that can be written"
-        raise DatasetError(f"data set {card.name!r}: cannot write {cached} ({error}); {way_out}") from error
-    return data
+    except OSError as error:  # a mirror does as well as a cache
+        return data, error if from_origin else None
+    return data, None
 
 
 def _bytes_at(path: Path) -> bytes | None:

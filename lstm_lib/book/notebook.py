@@ -54,9 +54,9 @@ def start(chapter: str, scale: str = "quick", device: str = "auto", seed: int = 
         If ``seed`` is no whole number.
     """
     if scale not in ("quick", "full"):
-        raise ValueError(f"scale: got {scale!r}, need 'quick' or 'full'")
-    if not isinstance(seed, int):
-        raise TypeError(f"seed: got {seed!r}, need a whole number")
+        raise ValueError(f"scale must be 'quick' or 'full', got {scale!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
     run = Run(chapter, scale == "full", find_device(device), seed)
     torch.manual_seed(seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))

@@ -89,9 +89,11 @@ def spread(ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], label:
 
     Raises
     ------
-    KeyError
+    ValueError
         If ``colour`` is not a quantity of :data:`COLOUR`.
     """
+    if colour not in COLOUR:
+        raise ValueError(f"colour must be one of {', '.join(COLOUR)}, got {colour!r}")
     runs = np.asarray(runs, dtype=float)
     ax.plot(x, np.median(runs, axis=0), color=COLOUR[colour], label=label, **line)
     ax.fill_between(x, runs.min(axis=0), runs.max(axis=0), color=COLOUR[colour], alpha=0.22, linewidth=0)
