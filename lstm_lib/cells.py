@@ -1,20 +1,25 @@
 """The equations: one readable ``step`` per recurrent unit, each formula beside the line that computes it.
 
 A cell knows its equations and nothing else. It holds no weights and no state, so one instance serves any number
-of layers; :func:`lstm_lib.recurrent.run` takes it over time, layers and directions. A new unit is one more class
+of layers; :func:`lstm_lib.unroll.run` takes it over time, layers and directions. A new unit is one more class
 here: it names its gates, its states and its parameters, and says what happens in one step.
 
 Notation: σ is the logistic function, ⊙ the elementwise product, and ``x`` in a ``step`` is the input as the
 weights have already seen it, W_ih x_t + b_ih, because that part is computed for all steps in one product.
 """
 
-import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from lstm_lib.checks import check_variant
 
 State = tuple[Tensor, ...]
 
@@ -80,10 +85,17 @@ class Cell:
         Returns
         -------
         types.SimpleNamespace
-            For example ``w.weight_hh`` is ``layer.weight_hh_l0``. The tensors are the layer's own, not copies.
+            For example ``w.weight_hh`` is ``layer.weight_hh_l0``. The tensors are the layer's own, not copies; one
+            that a hook makes before each call, as pruning does, is made anew.
         """
         suffix = f"_l{k}_reverse" if reverse else f"_l{k}"
-        return SimpleNamespace(**{name: getattr(layer, name + suffix, None) for name in self.parameters})
+        made = _made_by_hooks(layer)
+        return SimpleNamespace(
+            **{
+                name: made[name + suffix](layer) if name + suffix in made else getattr(layer, name + suffix, None)
+                for name in self.parameters
+            }
+        )
 
     def project(self, x: Tensor, w: SimpleNamespace) -> Tensor:
         """What the weights make of the input, W_ih x_t + b_ih, for all steps in one product.
@@ -249,33 +261,13 @@ class LSTMVariant(LSTM):
         variational_dropout: float = 0.0,
         without: Iterable[str] = (),
     ) -> None:
-        for name, value in (("peephole", peephole), ("coupled", coupled), ("layer_norm", layer_norm)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
-        if not isinstance(zoneout, tuple | list) or len(zoneout) != 2:
-            raise TypeError(f"zoneout must be two probabilities (p_h, p_c), got {zoneout!r}")
-        named = [("zoneout", p) for p in zoneout] + [("variational_dropout", variational_dropout)]
-        for name, p in named:
-            if not isinstance(p, numbers.Real) or isinstance(p, bool):
-                raise TypeError(f"{name} must be a number from 0 to below 1, got {p!r} ({type(p).__name__})")
-            if not 0 <= p < 1:
-                raise ValueError(f"{name} must be a number from 0 to below 1, got {p!r}")
-        if isinstance(without, str) or not isinstance(without, Iterable):
-            raise TypeError(f"without must be a set of names, as {{'forget'}}; got {without!r}")
-        without = frozenset(without)
-        gone = {gate for gate in ("input", "forget", "output") if gate in without}
-        known = {"input", "forget", "output", "input_activation", "output_activation"}
-        if without - known:
-            raise ValueError(f"without must be among {sorted(known)}, got {sorted(map(str, without - known))}")
-        if coupled and gone & {"input", "forget"}:
-            raise ValueError(
-                f"coupled sets i = 1 − f, so it needs both gates; without takes away {sorted(gone - {'output'})}"
-            )
-        if peephole and len(gone) == 3:
-            raise ValueError("peephole lets the gates see the cell, and without leaves no gate that could")
+        self.zoneout, self.without = check_variant(
+            peephole, coupled, layer_norm, zoneout, variational_dropout, without
+        )
         self.peephole, self.coupled, self.layer_norm = peephole, coupled, layer_norm
-        self.zoneout, self.variational_dropout, self.without = tuple(zoneout), variational_dropout, without
-        self.gates = tuple(gate for gate in "ifgo" if not any(name[0] == gate for name in gone))
+        self.variational_dropout = variational_dropout
+        gone = {name[0] for name in self.without & {"input", "forget", "output"}}
+        self.gates = tuple(gate for gate in "ifgo" if gate not in gone)
         self.parameters = (*LSTM.parameters, *self.vectors(1))
 
     def options(self) -> dict[str, object]:
@@ -416,6 +408,20 @@ class RNN(Cell):
         return (h,), ()
 
 
+def _made_by_hooks(layer: nn.Module) -> dict[str, Callable[[nn.Module], Tensor]]:
+    """How to make the weights that hooks put into ``layer`` before each call, by name."""
+    made = {}
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            made[hook._tensor_name] = hook.apply_mask
+        elif isinstance(hook, WeightNorm):
+            made[hook.name] = hook.compute_weight
+        elif isinstance(hook, SpectralNorm):
+            made[hook.name] = partial(hook.compute_weight, do_power_iteration=False)
+    return made
+
+
+_BASE = nn.RNNBase  # bound here: a program may put the library's layers in the place of torch.nn's
 _OF_MODE = {"LSTM": LSTM(), "GRU": GRU(), "RNN_TANH": RNN("tanh"), "RNN_RELU": RNN("relu")}
 
 
@@ -437,6 +443,6 @@ def of(layer: nn.RNNBase) -> Cell:
     >>> of(nn.GRU(3, 5)).gates
     ('r', 'z', 'n')
     """
-    if not isinstance(layer, nn.RNNBase):
+    if not isinstance(layer, _BASE):
         raise TypeError(f"layer must be an LSTM, GRU or RNN, torch.nn's or lstm_lib's; got {type(layer).__name__}")
-    return getattr(layer, "variant", None) or _OF_MODE[layer.mode]
+    return getattr(layer, "_variant", None) or _OF_MODE[layer.mode]

@@ -20,16 +20,18 @@ products are one batched product.
 """
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 from lstm_lib import cells
 from lstm_lib.cells import Cell, State
+from lstm_lib.unroll import transforms, walk
 
 BLOCK = 1 << 20
 """Bytes of gates that are worked on at a time: what stays in a core's cache."""
@@ -73,7 +75,7 @@ def sweep(
     Raises
     ------
     TypeError
-        If the cell has no kernel here, or its h is projected (``recurrent.run`` takes both).
+        If the cell has no kernel here, or its h is projected (``unroll.run`` takes both).
 
     Examples
     --------
@@ -84,19 +86,14 @@ def sweep(
     True
     """
     if getattr(w, "weight_hr", None) is not None:
-        raise TypeError("the layer projects its hidden state (proj_size): the fused sweep does not")
+        raise TypeError(
+            "w must be of a layer that does not project, got weight_hr (proj_size): unroll.loop takes it"
+        )
     kernel = _kernel(cell, tuple(masks or ()))
     x, u, v, b, *extras = kernel.arrange(cell, w, x)
-    apply = _uncompiled if "torch._dynamo" in sys.modules else _Sweep.apply
     tensors = [x, u, v, b, *extras, *(masks or {}).values(), *state]
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        tensors = [t if t is None else t.to(dtype) for t in tensors]
-        with torch.autocast(device, enabled=False):
-            *states, gates = apply(kernel, keep_gates or torch.is_grad_enabled(), *tensors)
-    else:
-        *states, gates = apply(kernel, keep_gates or torch.is_grad_enabled(), *tensors)
+    apply = _uncompiled if "torch._dynamo" in sys.modules else _Sweep.apply
+    *states, gates = apply(kernel, keep_gates or _learns(tensors), *tensors)
     steps = dict(zip(cell.states, states, strict=True))
     if keep_gates:
         blocks = dict(zip(kernel.blocks + kernel.kept, _rows(gates, kernel.count), strict=True))
@@ -147,11 +144,13 @@ class _Sweep(torch.autograd.Function):
             ctx.save_for_backward(None if u is None else x, u, *rest, *output)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
         kernel, needs = ctx.kernel, ctx.needs_input_grad[2:]
         tensors = ctx.saved_tensors
         count = len(kernel.states) + 1
+        many = any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+        if many or torch.is_grad_enabled() or transforms():  # is_grads_batched, create_graph, torch.func
+            return None, None, *_readable_backward(kernel, tensors[:-count], grads[:-1])
         *states, gates = tensors[-count:]
         x, u, v, _, *rest = tensors[:-count]
         work = kernel.by_name(rest) | {"v": v}
@@ -167,7 +166,7 @@ class _Sweep(torch.autograd.Function):
         db = None if not needs[3] else gates.new_zeros((*v.shape[:-2], width))
         work["total"] = torch.empty_like(initial[0])
         work["wide"] = work["total"].unsqueeze(-2)
-        extra = {name: torch.zeros_like(work[name]) for name in kernel.extras}
+        extra = {name: torch.zeros_like(work[name]) for name in kernel.extras if name not in kernel.sources}
 
         # dh gathers in a copy of its gradients from outside: autograd may want its own again
         out_h = (
@@ -220,8 +219,40 @@ class _Sweep(torch.autograd.Function):
         if tensors[0].dim() > 3 + (in_dims[2] is not None):
             raise NotImplementedError("vmap within vmap: the fused sweep takes one dimension of replicas")
         replicas = [front(t, dim) for t, dim in zip(tensors, in_dims[2:], strict=True)]
-        out = _Sweep.apply(kernel, keep, *replicas)
+        out = _Sweep.apply(kernel, keep or _learns(tensors), *replicas)
         return out, (0,) * len(out)
+
+
+def _learns(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a backward pass may come, which needs the gates of all steps."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _readable_backward(kernel: "_Kernel", tensors: tuple, grads: tuple) -> list[Tensor | None]:
+    """What :meth:`_Sweep.backward` computes, slower: differentiable as often as one likes, and under any vmap."""
+    _, _, v, _, *rest = tensors
+    if tensors[0] is None:  # zeros in its place, to be added to: the derivative is the same
+        lead = kernel.by_name(rest)["source_x"].shape[:-1]
+        tensors = (v.new_zeros((*lead, v.shape[-2])), *tensors[1:])
+    given = [k for k, t in enumerate(tensors) if t is not None]
+
+    def states(*values: Tensor) -> tuple[Tensor, ...]:
+        """The states that the engine computes, by the unit's own steps."""
+        by_place = dict(zip(given, values, strict=True))
+        x, u, v, b, *rest = (by_place.get(k) for k in range(len(tensors)))
+        work = kernel.by_name(rest)
+        x = linear(x, u, b) if u is not None else x + kernel.projected(work)
+        masks = {name: work[name] for name in kernel.masks}
+        state = tuple(work[name + "_0"] for name in kernel.states)
+        return tuple(walk(kernel.cell, *kernel.unarrange(x, v, b, work), state, masks, False).values())
+
+    with torch.autocast(v.device.type, enabled=False):
+        every = torch.func.vmap(states) if v.dim() == 3 else states
+        out, pull = torch.func.vjp(every, *(tensors[k] for k in given))
+        found = pull(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(out, grads, strict=True)))
+    by_place = dict(zip(given, found, strict=True))
+    names = ("x", "u", "v", "b", *kernel.names)
+    return [None if name in kernel.sources else by_place.get(k) for k, name in enumerate(names)]
 
 
 @torch._disable_dynamo  # torch.compiler.disable would load the compiler with the library
@@ -285,15 +316,23 @@ class _Kernel:
         Of the pre-activations, in the engine's order.
     kept : tuple of str
         What else the backward pass wants of a step, beside the gates.
+    cell : Cell
+        The unit itself.
     states, extras, masks : tuple of str
         What comes after x, U, V, b, by name: extras and masks, then the initial states.
+    sources : tuple of str
+        Those of the extras that x was made from, where it comes projected: for second derivatives only, which save
+        the engine from keeping it.
     """
 
     blocks: tuple[str, ...]
     kept: tuple[str, ...] = ()
     states: tuple[str, ...] = ("h",)
     extras: tuple[str, ...] = ()
-    masks: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
+        self.cell, self.masks = cell, masks
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -308,6 +347,14 @@ class _Kernel:
 
     def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
         """x, U, V, b and the extras, from the layer's weights."""
+        raise NotImplementedError
+
+    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+        """What the cell's own step reads: weights, and the projected inputs of all steps."""
+        raise NotImplementedError
+
+    def projected(self, work: dict) -> Tensor:
+        """The projected x, from the sources."""
         raise NotImplementedError
 
     def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
@@ -344,12 +391,16 @@ class _Kernel:
 class _RNN(_Kernel):
     blocks = ("h",)
 
-    def __init__(self, tanh: bool) -> None:
-        self.activation = torch.tanh if tanh else partial(torch.clamp, min=0)  # relu takes no ``out``
-        self.tanh = tanh
+    def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
+        super().__init__(cell, masks)
+        self.tanh = cell.activation is torch.tanh
+        self.activation = torch.tanh if self.tanh else partial(torch.clamp, min=0)  # relu takes no ``out``
 
     def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
         return x, w.weight_ih, w.weight_hh, None if w.bias_ih is None else w.bias_ih + w.bias_hh
+
+    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+        return SimpleNamespace(weight_hh=v, bias_hh=None), x
 
     def forward_views(self, block: Tensor) -> list:
         return []
@@ -391,6 +442,12 @@ class _GRU(_Kernel):
         b = None if w.bias_ih is None else spread(w.bias_ih, w.bias_hh)
         return x, spread(w.weight_ih), w.weight_hh, b
 
+    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+        r, z, _, n = x.chunk(4, -1)  # the third is b_hn at every step, for its rows of U are zeros
+        zeros = torch.zeros_like(v[: 2 * v.shape[-1], 0])
+        bias = None if b is None else torch.cat([zeros, b.chunk(4)[2]])
+        return SimpleNamespace(weight_hh=v, bias_hh=bias), torch.cat([r, z, n], -1)
+
     def forward_views(self, block: Tensor) -> list:
         r, z, hn, n = _rows(block, 4)
         return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
@@ -428,6 +485,10 @@ class _GRU(_Kernel):
         return direct, dc
 
 
+_NAMES = {"ci": "weight_ci", "cf": "weight_cf", "co": "weight_co"}
+_NAMES |= {"ln_hh": "weight_ln_hh", "ln_c": "weight_ln_c", "ln_c_bias": "bias_ln_c"}
+
+
 class _LSTM(_Kernel):
     """The LSTM and its variants; see :class:`lstm_lib.cells.LSTMVariant` for the equations."""
 
@@ -436,12 +497,13 @@ class _LSTM(_Kernel):
     states = ("h", "c")
 
     def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
-        self.masks = masks
+        super().__init__(cell, masks)
         self.peephole = getattr(cell, "peephole", False)
         self.coupled = getattr(cell, "coupled", False)
         self.layer_norm = getattr(cell, "layer_norm", False)
         self.without = frozenset({"forget"} if isinstance(cell, cells.LSTM1997) else getattr(cell, "without", ()))
-        self.extras = ("ci", "cf", "co") * self.peephole + ("ln_hh", "ln_c", "ln_c_bias") * self.layer_norm
+        self.sources = ("source_x", "source_u", "source_ln", "source_b") * self.layer_norm
+        self.extras = tuple(_NAMES)[:3] * self.peephole + tuple(_NAMES)[3:] * self.layer_norm + self.sources
         self.plain = not (self.extras or masks or self.coupled or self.without)
 
     def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
@@ -452,10 +514,23 @@ class _LSTM(_Kernel):
         u, v = w.weight_ih.roll(h, 0), w.weight_hh.roll(h, 0)
         b = None if w.bias_ih is None else (w.bias_ih + w.bias_hh).roll(h, 0)
         if self.layer_norm:
+            sources = x, u, w.weight_ln_ih.roll(h, 0), b
             extras += [p.unsqueeze(0) for p in (w.weight_ln_hh.roll(h, 0), w.weight_ln_c, w.bias_ln_c)]
-            x = cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=w.weight_ln_ih.roll(h, 0), bias_ih=b))
-            return x, None, v, None, *extras
+            extras += sources
+            return self.projected(dict(zip(self.sources, sources, strict=True))), None, v, None, *extras
         return x, u, v, b, *extras
+
+    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+        h = v.shape[-1]
+        w = SimpleNamespace(weight_hh=v.roll(-h, 0), bias_hh=None, weight_hr=None)
+        for name in _NAMES.keys() & self.extras:
+            value = work[name].squeeze(0)
+            setattr(w, _NAMES[name], value.roll(-h, 0) if name == "ln_hh" else value)
+        return w, x.roll(-h, -1)
+
+    def projected(self, work: dict) -> Tensor:
+        x, u, gain, b = (work[name] for name in self.sources)
+        return self.cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=gain, bias_ih=b))
 
     # Forward ---------------------------------------------------------------------------------------------------
 
@@ -680,10 +755,7 @@ def _over_time(p: Tensor) -> Tensor:
 
 
 def _kernel(cell: Cell, masks: tuple[str, ...]) -> _Kernel:
-    if isinstance(cell, cells.LSTM):
-        return _LSTM(cell, masks)
-    if isinstance(cell, cells.GRU):
-        return _GRU()
-    if isinstance(cell, cells.RNN):
-        return _RNN(cell.activation is torch.tanh)
+    for unit, kernel in ((cells.LSTM, _LSTM), (cells.GRU, _GRU), (cells.RNN, _RNN)):
+        if isinstance(cell, unit):
+            return kernel(cell, masks)
     raise TypeError(f"cell must be an LSTM, a GRU or an RNN, got {type(cell).__name__}")

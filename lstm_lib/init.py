@@ -35,7 +35,7 @@ def forget_bias_(layer: nn.LSTM, value: float = 1.0) -> nn.LSTM:
     TypeError
         If ``layer`` is not an LSTM, or ``value`` not a number.
     ValueError
-        If it has no bias, or ``value`` is not finite.
+        If it has no bias or is without its forget gate, or ``value`` is not finite.
 
     Examples
     --------
@@ -43,8 +43,7 @@ def forget_bias_(layer: nn.LSTM, value: float = 1.0) -> nn.LSTM:
     >>> (layer.bias_ih_l0 + layer.bias_hh_l0)[2:4]  # the blocks are i, f, g, o
     tensor([1., 1.], grad_fn=<SliceBackward0>)
     """
-    if "f" not in cells.of(layer).blocks:
-        raise TypeError(f"layer must be an LSTM: {type(layer).__name__} has no forget gate")
+    _check_gate(layer, "f")
     _check_number("value", value)
     if not math.isfinite(value):
         raise ValueError(f"value must be finite, got {value}")
@@ -87,7 +86,7 @@ def chrono_(layer: nn.RNNBase, max_lag: float, generator: torch.Generator | None
     TypeError
         If ``layer`` is an RNN, which has no gate to set, or ``max_lag`` is not a number.
     ValueError
-        If it has no bias, or ``max_lag`` is below 2 or not finite.
+        If it has no bias or is without its forget gate, or ``max_lag`` is below 2 or not finite.
 
     Examples
     --------
@@ -96,9 +95,8 @@ def chrono_(layer: nn.RNNBase, max_lag: float, generator: torch.Generator | None
     >>> bool(forget.min() >= 0), bool(forget.max() <= math.log(99))
     (True, True)
     """
-    keep = next((gate for gate in ("f", "z") if gate in cells.of(layer).blocks), None)
-    if keep is None:
-        raise TypeError(f"layer must be an LSTM or a GRU: {type(layer).__name__} has no gate to set")
+    keep = next((gate for gate in ("f", "z") if gate in cells.of(layer).blocks), "f")
+    _check_gate(layer, keep)
     _check_number("max_lag", max_lag)
     if not 2 <= max_lag < math.inf:
         raise ValueError(f"max_lag must be a finite number of steps, at least 2, got {max_lag}")
@@ -147,6 +145,14 @@ def orthogonal_recurrent_(layer: nn.RNNBase, generator: torch.Generator | None =
         for block in cell.blocks:
             nn.init.orthogonal_(weight[cell.rows(block, layer.hidden_size)], generator=generator)
     return layer
+
+
+def _check_gate(layer: nn.RNNBase, gate: str) -> None:
+    cell = cells.of(layer)
+    if gate not in cell.blocks:
+        raise TypeError(f"layer must have the gate {gate}, got {type(layer).__name__}, which knows none")
+    if gate not in cell.gates:  # its block is there and not read: what is set there would do nothing, in silence
+        raise ValueError(f"layer must have the gate {gate}, got {layer}, which is without it")
 
 
 def _check_number(name: str, value: float) -> None:

@@ -9,7 +9,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from lstm_lib import cells, fused
 from lstm_lib.cells import Cell, State
-from lstm_lib.recurrent import Hidden, Sequence, check, loop, reverse_time, run, under_vmap
+from lstm_lib.checks import check_call
+from lstm_lib.unroll import Hidden, Sequence, loop, reverse_time, run, transforms
 
 SMALL = 1024
 """Up to so many units in a batch a CPU spends a step on calls, not on products, which may well be made twice."""
@@ -23,6 +24,9 @@ class Trace(SimpleNamespace):
 
     Attributes
     ----------
+    out : Tensor or PackedSequence
+        What the layer returns as its output. ``h[-1]`` is the same, directions side by side, but for a layer with
+        ``residual=True``, whose output is h and what goes past it.
     lengths : Tensor
         (batch,), the steps of each sequence. What lies past the end of a packed one is zero.
     """
@@ -31,7 +35,8 @@ class Trace(SimpleNamespace):
         raise AttributeError(f"this Trace has {', '.join(vars(self))}; no {name}")
 
     def __repr__(self) -> str:
-        return f"Trace({', '.join(f'{name}: {tuple(value.shape)}' for name, value in vars(self).items())})"
+        shapes = {name: tuple(getattr(value, "data", value).shape) for name, value in vars(self).items()}
+        return f"Trace({', '.join(f'{name}: {shape}' for name, shape in shapes.items())})"
 
 
 @torch.no_grad()
@@ -54,7 +59,7 @@ def trace(layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None) -> Trace:
     -------
     Trace
         In the order of time and of the given batch, also for the backward direction, packed and ``batch_first``
-        input; unbatched input has a batch of 1. ``trace.h[-1]`` is the layer's output, directions apart.
+        input; unbatched input has a batch of 1. ``out`` is the layer's output.
 
     Raises
     ------
@@ -68,10 +73,10 @@ def trace(layer: nn.RNNBase, x: Sequence, hx: Hidden | None = None) -> Trace:
     >>> t.f.shape, torch.allclose(t.h[-1, 0], layer(x)[0], atol=1e-6)
     (torch.Size([1, 1, 7, 2, 5]), True)
     """
-    _, _, steps = run(cells.of(layer), layer, x, hx, training=False, _sweep=_gates)
+    out, _, steps = run(cells.of(layer), layer, x, hx, training=False, sweep=_gates)
     seq_len, batch = steps["h"].shape[2:4]
     lengths = pad_packed_sequence(x)[1] if isinstance(x, PackedSequence) else torch.full((batch,), seq_len)
-    return Trace(**steps, lengths=lengths)
+    return Trace(**steps, out=out, lengths=lengths)
 
 
 def _gates(
@@ -79,9 +84,10 @@ def _gates(
 ) -> dict[str, Tensor]:
     """One layer in one direction: each gate and state (seq_len, batch, size) by name, the faster way."""
     small = x.shape[1] * w.weight_hh.shape[-1] <= SMALL and x.device.type == "cpu"
-    if small and type(cell) in (cells.LSTM, cells.GRU, cells.RNN) and not under_vmap():
+    if small and type(cell) in (cells.LSTM, cells.GRU, cells.RNN) and "Vmap" not in transforms():
         return _replay(cell, w, x, state)
-    sweep = loop if getattr(w, "weight_hr", None) is not None else fused.sweep
+    slow = getattr(w, "weight_hr", None) is not None or transforms() not in ([], ["Vmap"])
+    sweep = loop if slow else fused.sweep
     return sweep(cell, w, x, state, masks, keep_gates)
 
 
@@ -150,7 +156,7 @@ def gradient_by_lag(layer: nn.RNNBase, x: Sequence) -> Tensor:
     tensor([1.0000, 0.5000, 0.2500, 0.1250])
     """
     cell = cells.of(layer)
-    check(cell, layer, x)
+    check_call(cell, layer, x)
     if layer.bidirectional:
         raise ValueError("layer must have one direction: the lag from the end means nothing in the backward one")
     if isinstance(x, PackedSequence):

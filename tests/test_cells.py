@@ -163,7 +163,7 @@ def test_a_unit_must_bring_its_own_step():
 
 def test_a_new_unit_is_one_class_and_runs_everywhere():
     """What a later variant relies on: parameters, states and gates of its own, and no change elsewhere."""
-    from lstm_lib.recurrent import run
+    from lstm_lib.unroll import run
 
     class Leaky(cells.Cell):  # h_t = a ⊙ h_{t-1} + W x_t, with a vector of its own
         blocks = gates = ("u",)

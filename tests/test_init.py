@@ -59,9 +59,9 @@ def test_an_undisturbed_cell_has_the_half_life_of_the_formula(bias):
 
 
 def test_forget_bias_refuses_what_has_none():
-    with pytest.raises(TypeError, match="layer must be an LSTM: GRU has no forget gate"):
+    with pytest.raises(TypeError, match="layer must have the gate f, got GRU"):
         init.forget_bias_(nn.GRU(3, 4))
-    with pytest.raises(TypeError, match="layer must be an LSTM: RNN has no forget gate"):
+    with pytest.raises(TypeError, match="layer must have the gate f, got RNN"):
         init.forget_bias_(nn.RNN(3, 4))
     with pytest.raises(TypeError, match="got Linear"):
         init.forget_bias_(nn.Linear(3, 4))
@@ -139,7 +139,7 @@ def test_chrono_draws_anew_per_layer_and_again_with_the_seed(unit):
 
 
 def test_chrono_refuses_what_it_cannot_set():
-    with pytest.raises(TypeError, match="layer must be an LSTM or a GRU: RNN has no gate to set"):
+    with pytest.raises(TypeError, match="layer must have the gate f, got RNN"):
         init.chrono_(nn.RNN(3, 4), 10)
     with pytest.raises(ValueError, match="layer has no bias to set"):
         init.chrono_(nn.GRU(3, 4, bias=False), 10)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
-from lstm_lib import cells, recurrent
+from lstm_lib import cells
 from lstm_lib.book import notebook
-from lstm_lib.recurrent import GRU, LSTM, RNN, reverse_time, run
+from lstm_lib.checks import check_call
+from lstm_lib.recurrent import GRU, LSTM, RNN
+from lstm_lib.unroll import reverse_time, run
 
 TORCH = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 OURS = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
@@ -157,7 +159,7 @@ def test_the_1997_cell_runs_on_an_lstms_weights():
 
 
 def test_run_refuses_a_cell_that_the_weights_do_not_fit():
-    with pytest.raises(ValueError, match="cell GRU needs weights of 12 rows, the layer's have 16"):
+    with pytest.raises(ValueError, match="cell must fit the layer's weights of 16 rows, got GRU, which needs 12"):
         run(cells.GRU(), nn.LSTM(3, 4), torch.zeros(1, 1, 3))
     with pytest.raises(TypeError, match="layer must be an LSTM"):
         run(cells.LSTM(), nn.Linear(3, 4), torch.zeros(1, 1, 3))
@@ -200,8 +202,8 @@ def test_reverse_time_is_its_own_inverse():
 def test_constructor_takes_torchs_arguments_in_torchs_order(unit):
     positional = {
         "LSTM": (3, 6, 2, False, True, 0.25, True, 2),
-        "GRU": (3, 6, 2, False, True, 0.25, True),
-        "RNN": (3, 6, 2, "relu", False, True, 0.25, True),
+        "GRU": (3, 6, 2, False, True, 0.25, True, 0, "cpu", torch.float64),
+        "RNN": (3, 6, 2, "relu", False, True, 0.25, True, 0, "cpu", torch.float64),
     }[unit]
     ours, theirs = OURS[unit](*positional), TORCH[unit](*positional)
     assert repr(ours) == repr(theirs)
@@ -251,8 +253,9 @@ def test_bad_options_of_one_unit_are_named():
         LSTM(3, 4, proj_size=-1)
     with pytest.raises(ValueError, match="nonlinearity must be 'tanh' or 'relu', got 'gelu'"):
         RNN(3, 4, nonlinearity="gelu")
-    with pytest.raises(TypeError, match="proj_size"):
-        GRU(3, 4, proj_size=2)
+    for unit in (GRU, RNN):
+        with pytest.raises(ValueError, match="proj_size must be 0 for a GRU or an RNN"):
+            unit(3, 4, proj_size=2)
 
 
 # Calls
@@ -272,7 +275,7 @@ h, c = torch.zeros(4, 2, 2), torch.zeros(4, 2, 4)
         (torch.zeros(0, 3), None, ValueError, r"at least one time step, got shape \(0, 3\)"),
         (torch.zeros(5, 2, 3).double(), None, ValueError, "input must be torch.float32 .* got torch.float64"),
         (torch.zeros(5, 2, 3).long(), None, ValueError, "input must be torch.float32 .* got torch.int64"),
-        (torch.zeros(5, 2, 3, device="meta"), None, ValueError, "input is on meta, the layer is on cpu"),
+        (torch.zeros(5, 2, 3, device="meta"), None, ValueError, "input must be on cpu as the layer is, got meta"),
         (pack_sequence([torch.zeros(5, 4)]), None, ValueError, r"got packed data of shape \(5, 4\)"),
         (pack_sequence([torch.zeros(5)]), None, ValueError, r"got packed data of shape \(5,\)"),
         (pack_sequence([torch.zeros(5, 3).double()]), None, ValueError, "input must be torch.float32"),
@@ -287,15 +290,15 @@ h, c = torch.zeros(4, 2, 2), torch.zeros(4, 2, 4)
         (torch.zeros(5, 2, 3), (h[:, 0], c[:, 0]), ValueError, r"h_0 must be .* = \(4, 2, 2\), got \(4, 2\)"),
         (pack_sequence([torch.zeros(5, 3)] * 3), (h, c), ValueError, r"= \(4, 3, 2\), got \(4, 2, 2\)"),
         (torch.zeros(5, 2, 3), (h, c.double()), ValueError, "c_0 must be torch.float32 as input is, got torch"),
-        (torch.zeros(5, 2, 3), (h.to("meta"), c), ValueError, "h_0 is on meta, input on cpu"),
+        (torch.zeros(5, 2, 3), (h.to("meta"), c), ValueError, "h_0 must be on cpu as input is, got meta"),
     ],
 )
 def test_bad_calls_are_named(x, hx, error, message):
     layer = LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2)
-    with pytest.raises(error, match=message):
-        layer(x, hx)
-    with pytest.raises(error, match=message):
-        run(cells.LSTM(), layer, x, hx)
+    for call in (lambda: layer(x, hx), lambda: run(cells.LSTM(), layer, x, hx)):
+        with pytest.raises(error, match=message) as caught:
+            call()
+        assert isinstance(caught.value, RuntimeError)  # which torch.nn's layers raise
 
 
 def test_bad_calls_of_one_state_and_batch_first_are_named():
@@ -387,7 +390,7 @@ def test_run_equals_the_layer_on_a_gpu(unit):
     out, _ = layer(x)
     ours, _, _ = run(cells.of(layer), layer, x)
     agree([pad_packed_sequence(ours)[0]], [pad_packed_sequence(out)[0]], 1e-10)
-    with pytest.raises(ValueError, match="input is on cpu, the layer is on cuda:0"):
+    with pytest.raises(ValueError, match="input must be on cuda:0 as the layer is, got cpu"):
         layer(torch.zeros(5, 2, 3, dtype=torch.float64))
 
 
@@ -404,5 +407,5 @@ def test_the_check_computes_nothing():
             return func(*args, **(kwargs or {}))
 
     with Counter():
-        recurrent.check(cells.LSTM(), layer, x, hx)
+        check_call(cells.LSTM(), layer, x, hx)
     assert Counter.calls == 0

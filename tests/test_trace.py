@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 from lstm_lib import cells
-from lstm_lib.recurrent import GRU, LSTM, RNN, run
+from lstm_lib.recurrent import GRU, LSTM, RNN
 from lstm_lib.trace import gradient_by_lag, memory, trace
+from lstm_lib.unroll import run
 
 UNITS = [nn.LSTM, nn.GRU, nn.RNN, LSTM, GRU, RNN]
 NAMES = {"LSTM": {"i", "f", "g", "o", "c", "h"}, "GRU": {"r", "z", "n", "h"}, "RNN": {"h"}}
@@ -58,7 +59,7 @@ def test_trace_agrees_with_the_layer(
 
     with patch("lstm_lib.trace.SMALL", small):  # both ways to make the gates
         t = trace(layer, x, hx)
-    assert set(vars(t)) == NAMES[kind] | {"lengths"}
+    assert set(vars(t)) == NAMES[kind] | {"out", "lengths"}
     assert t.lengths.tolist() == lengths
     for name in NAMES[kind]:
         size = size_h if name == "h" else 4
@@ -170,7 +171,7 @@ def test_looking_changes_nothing(unit, training):
 
 def test_trace_says_what_it_has_and_travels():
     t = trace(nn.GRU(3, 4), torch.zeros(5, 2, 3))
-    with pytest.raises(AttributeError, match="this Trace has r, z, n, h, lengths; no f"):
+    with pytest.raises(AttributeError, match="this Trace has r, z, n, h, out, lengths; no f"):
         _ = t.f
     assert repr(t).startswith("Trace(r: (1, 1, 5, 2, 4), z: ")
     for other in (copy.deepcopy(t), pickle.loads(pickle.dumps(t))):
