@@ -8,10 +8,13 @@ in logarithms. Graves, Fernández, Gomez & Schmidhuber 2006.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from lstm_lib.checks import whole
 
 __all__ = ["beam", "collapse", "forward_variables", "greedy"]
 
@@ -62,7 +65,7 @@ def forward_variables(log_probs: Tensor, target: Sequence[int], blank: int = 0) 
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If ``log_probs`` has another shape or no step, or ``target`` or ``blank`` is no symbol of it.
 
     Examples
@@ -111,7 +114,7 @@ def greedy(log_probs: Tensor, blank: int = 0) -> list[int]:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If ``log_probs`` has another shape or no step, or ``blank`` is no symbol of it.
 
     Examples
@@ -148,7 +151,7 @@ def beam(log_probs: Tensor, width: int = 8, blank: int = 0) -> list[tuple[list[i
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If ``log_probs`` has another shape or no step, ``width`` is below 1, or ``blank`` is no symbol.
 
     Examples
@@ -158,8 +161,7 @@ def beam(log_probs: Tensor, width: int = 8, blank: int = 0) -> list[tuple[list[i
     [([1], 0.64), ([], 0.36)]
     """
     _check(log_probs, blank)
-    if not isinstance(width, int) or width < 1:
-        raise ValueError(f"width: got {width!r}, need a whole number of at least 1")
+    whole("width", width)
     # beginning: ln P of its paths that end on a blank, and of those that end on its last symbol
     kept = {(): (0.0, -math.inf)}
     for step in log_probs.tolist():
@@ -189,16 +191,18 @@ def _add(a: float, b: float) -> float:
 
 
 def _check(log_probs: Tensor, blank: int, target: Sequence[int] | Tensor = ()) -> list[int]:
-    if log_probs.dim() != 2 or 0 in log_probs.shape:
-        raise ValueError(
-            f"log_probs: got shape {tuple(log_probs.shape)}, need (seq_len, num_symbols), both at least 1"
-        )
-    symbols = log_probs.shape[1]
-    if not 0 <= blank < symbols:
-        raise ValueError(f"blank: got {blank}, need a symbol from 0 to {symbols - 1}")
+    if not isinstance(log_probs, Tensor):
+        raise TypeError(f"log_probs must be a Tensor, got {type(log_probs).__name__}")
+    if log_probs.dim() != 2 or 0 in log_probs.shape or not log_probs.is_floating_point():
+        need, came = "(seq_len, num_symbols), both at least 1, of floating point", tuple(log_probs.shape)
+        raise ValueError(f"log_probs must be {need}, got {came} {log_probs.dtype}")
+    last = log_probs.shape[1] - 1
+    whole("blank", blank, least=0)
+    if blank > last:
+        raise ValueError(f"blank must be a symbol from 0 to {last}, got {blank}")
     target = target.tolist() if isinstance(target, Tensor) else list(target)
-    if wrong := [k for k in target if k == blank or not 0 <= k < symbols]:
+    if wrong := [k for k in target if not isinstance(k, numbers.Integral) or k == blank or not 0 <= k <= last]:
         raise ValueError(
-            f"target: got {wrong[0]}, need symbols from 0 to {symbols - 1} other than the blank, {blank}"
+            f"target must be symbols from 0 to {last} other than the blank, {blank}, got {wrong[0]!r}"
         )
     return target

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from lstm_lib.recurrent import LSTM, check_options
+from lstm_lib.checks import check_options, whole
+from lstm_lib.recurrent import LSTM
 
 
 class LSTMModel(nn.Module):
@@ -30,6 +31,11 @@ class LSTMModel(nn.Module):
         Probability to drop a value on its way from one layer to the next. With one layer there is no such way, and
         PyTorch warns.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has the wrong type or range.
+
     Examples
     --------
     >>> import torch
@@ -42,6 +48,7 @@ class LSTMModel(nn.Module):
         self, input_size: int, hidden_size: int, num_layers: int = 1, output_size: int = 1, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        whole("output_size", output_size)
         self.lstm = LSTM(input_size, hidden_size, num_layers, dropout=dropout, batch_first=True)
         self.fc = nn.Linear(hidden_size, output_size)
 
@@ -62,12 +69,12 @@ class LSTMModel(nn.Module):
 
         Raises
         ------
-        ValueError
-            If ``x`` is not three-dimensional, or ``lengths`` do not fit it.
+        TypeError, ValueError
+            If ``x`` does not fit the model, or ``lengths`` do not fit ``x``.
         """
-        _check(x, lengths)
-        if lengths is not None:
-            x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _check(x, self.lstm.input_size, lengths)
+        if lengths is not None and len(x):  # PyTorch packs no empty batch
+            x = _pack(x, lengths)
         _, (h_n, _) = self.lstm(x)  # h_n: (num_layers, batch, hidden_size), each sequence at its own last step
         return self.fc(h_n[-1])
 
@@ -104,7 +111,7 @@ class DeepLSTM(nn.Module):
     Raises
     ------
     TypeError, ValueError
-        If a size is no whole number of at least 1, or ``connection`` is another one.
+        If an option has the wrong type or range.
 
     Examples
     --------
@@ -126,10 +133,10 @@ class DeepLSTM(nn.Module):
     ) -> None:
         super().__init__()
         check_options({"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers})
-        if output_size is not None and (not isinstance(output_size, int) or output_size < 1):
-            raise ValueError(f"output_size: got {output_size!r}, need a whole number of at least 1, or None")
+        if output_size is not None:
+            whole("output_size", output_size)
         if connection not in (None, "residual", "highway", "dense"):
-            raise ValueError(f"connection: got {connection!r}, need None, 'residual', 'highway' or 'dense'")
+            raise ValueError(f"connection must be None, 'residual', 'highway' or 'dense', got {connection!r}")
         self.connection = connection
         self.lstms = nn.ModuleList()
         self.gates = nn.ModuleDict()  # of a highway, by the number of their layer
@@ -158,10 +165,10 @@ class DeepLSTM(nn.Module):
 
         Raises
         ------
-        ValueError
-            If ``x`` is not of that shape.
+        TypeError, ValueError
+            If ``x`` does not fit the model.
         """
-        _check(x)
+        _check(x, self.lstms[0].input_size)
         for k, lstm in enumerate(self.lstms):
             h, _ = lstm(x)
             if self.connection == "dense":
@@ -200,8 +207,8 @@ class AcousticModel(nn.Module):
 
     Raises
     ------
-    ValueError
-        If ``blank`` is none of the classes.
+    TypeError, ValueError
+        If an option has the wrong type or range, or ``blank`` is none of the classes.
 
     References
     ----------
@@ -228,8 +235,10 @@ class AcousticModel(nn.Module):
         blank: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= blank < num_classes:
-            raise ValueError(f"blank: got {blank}, need a class from 0 to {num_classes - 1}")
+        whole("num_classes", num_classes)
+        whole("blank", blank, least=0)
+        if blank >= num_classes:
+            raise ValueError(f"blank must be a class from 0 to {num_classes - 1}, got {blank}")
         self.blank = blank
         self.lstm = LSTM(
             input_size, hidden_size, num_layers, dropout=dropout, batch_first=True, bidirectional=bidirectional
@@ -254,31 +263,37 @@ class AcousticModel(nn.Module):
 
         Raises
         ------
-        ValueError
-            If ``x`` is not three-dimensional, or ``lengths`` do not fit it.
+        TypeError, ValueError
+            If ``x`` does not fit the model, or ``lengths`` do not fit ``x``.
         """
-        _check(x, lengths)
-        if lengths is None:
+        _check(x, self.lstm.input_size, lengths)
+        if lengths is None or not len(x):
             return self.fc(self.lstm(x)[0]).log_softmax(-1)
         seq_len = x.shape[1]
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        h, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=seq_len)
+        h, _ = pad_packed_sequence(self.lstm(_pack(x, lengths))[0], batch_first=True, total_length=seq_len)
+        log_probs = self.fc(h).log_softmax(-1)
         ended = torch.arange(seq_len, device=x.device) >= lengths.to(x.device)[:, None]  # (batch, seq_len)
-        silence = x.new_full((self.fc.out_features,), -torch.inf)
+        silence = log_probs.new_full((self.fc.out_features,), -torch.inf)
         silence[self.blank] = 0.0  # ln 1 for the blank, ln 0 for all others
-        return torch.where(ended[..., None], silence, self.fc(h).log_softmax(-1))
+        return torch.where(ended[..., None], silence, log_probs)
 
 
-def _check(x: Tensor, lengths: Tensor | None = None) -> None:
-    if x.dim() != 3:  # a layer would take (seq_len, input_size) for one sequence
-        raise ValueError(f"x: got shape {tuple(x.shape)}, need (batch, seq_len, input_size)")
+def _pack(x: Tensor, lengths: Tensor) -> PackedSequence:
+    return pack_padded_sequence(x, lengths.to("cpu", torch.long), batch_first=True, enforce_sorted=False)
+
+
+def _check(x: Tensor, input_size: int, lengths: Tensor | None = None) -> None:
+    given = {"x": x} if lengths is None else {"x": x, "lengths": lengths}
+    for name, t in given.items():
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(t).__name__}")
+    if x.dim() != 3 or x.shape[1] == 0 or x.shape[2] != input_size:  # a layer would take one sequence unbatched
+        raise ValueError(f"x must be (batch, seq_len, {input_size}), seq_len at least 1, got {tuple(x.shape)}")
     if lengths is None:
         return
     batch, seq_len, _ = x.shape
-    if lengths.shape != (batch,) or lengths.is_floating_point():
-        raise ValueError(
-            f"lengths: got {lengths.dtype} of shape {tuple(lengths.shape)}, "
-            f"need whole numbers of shape ({batch},), one per sequence"
-        )
+    if lengths.shape != (batch,) or lengths.dtype == torch.bool or not torch.can_cast(lengths.dtype, torch.long):
+        came = f"{lengths.dtype} of shape {tuple(lengths.shape)}"
+        raise ValueError(f"lengths must be whole numbers of shape ({batch},), one per sequence, got {came}")
     if batch and not 1 <= lengths.min() <= lengths.max() <= seq_len:
-        raise ValueError(f"lengths: got {lengths.min()} to {lengths.max()}, need 1 to seq_len={seq_len}")
+        raise ValueError(f"lengths must be from 1 to seq_len = {seq_len}, got {lengths.min()} to {lengths.max()}")

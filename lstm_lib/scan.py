@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn.functional import linear, logsigmoid
 
-from lstm_lib import cells
-from lstm_lib.recurrent import check, check_options
+from lstm_lib.checks import autocast_dtype, check_options
 
 MODES = ("auto", "sequential", "parallel")
 
@@ -24,27 +23,29 @@ def scan(a: Tensor, b: Tensor, h_0: Tensor, mode: str = "auto") -> Tensor:
     Parameters
     ----------
     a, b : Tensor
-        (seq_len, …), of one shape. The parallel scan multiplies the a of neighbouring steps: it is accurate where
-        they are at most 1 in size, as gates are.
+        (seq_len, …), of one shape, real or complex. The parallel scan multiplies the a of neighbouring steps: it
+        is accurate where they are at most 1 in size, as gates are; where they are larger, such a product may
+        overflow though no h_t does.
     h_0 : Tensor
-        (…), the state before the first step.
+        (…), the state before the first step. Its dtype and device are those of a and b: nothing is promoted.
     mode : {"auto", "sequential", "parallel"}
         A loop in order, or the odd-even scan of log2 seq_len levels. ``"auto"`` is parallel for at least 64
         steps of at most 64 numbers, where calling costs more than computing, and off the CPU; sequential
         elsewhere. Seen on one CPU thread, forward and backward, the parallel scan is 0.6 times as fast as the
-        loop for 16 steps and about as fast for 64; for 1024 it is 8.7 times as fast with 16 numbers in a step,
-        7.3 with 64, 4.6 with 256, 1.1 with 1024 and 0.8 with 4096. On two threads it falls behind earlier, from
+        loop for 16 steps and about as fast for 64; for 1024 it is 5.6 times as fast with 16 numbers in a step,
+        4.6 with 64, 2.2 with 256, 1.1 with 1024 and 0.7 with 4096. On two threads it falls behind earlier, from
         64 to 256 numbers.
 
     Returns
     -------
     Tensor
-        Every h_t, (seq_len, …).
+        Every h_t, (seq_len, …). All its derivatives are exact, in reverse and in forward mode, and under the
+        transforms of :mod:`torch.func`.
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, there is no step, or the mode is unknown.
+    TypeError, ValueError
+        If the shapes, dtypes or devices do not fit, there is no step, or the mode is unknown.
 
     References
     ----------
@@ -55,21 +56,31 @@ def scan(a: Tensor, b: Tensor, h_0: Tensor, mode: str = "auto") -> Tensor:
     >>> scan(torch.full((4,), 0.5), torch.ones(4), torch.tensor(0.0))
     tensor([1.0000, 1.5000, 1.7500, 1.8750])
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
-    if a.dim() == 0 or len(a) == 0 or a.shape != b.shape or a.shape[1:] != h_0.shape:
-        came = ", ".join(str(tuple(t.shape)) for t in (a, b, h_0))
-        need = "(seq_len, …), (seq_len, …) and (…), seq_len at least 1"
-        raise ValueError(f"a, b and h_0 must be {need}; got {came}")
+    _check_mode(mode)
+    for name, t in (("a", a), ("b", b), ("h_0", h_0)):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(t).__name__}")
+    shapes = a.dim() > 0 and len(a) > 0 and a.shape == b.shape and a.shape[1:] == h_0.shape
+    kinds = a.dtype == b.dtype == h_0.dtype and (a.is_floating_point() or a.is_complex())
+    if not (shapes and kinds and a.device == b.device == h_0.device):
+        need = "(seq_len, …), (seq_len, …), (…), seq_len at least 1, of one real or complex dtype, on one device"
+        came = ", ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (a, b, h_0))
+        raise ValueError(f"a, b and h_0 must be {need}, got {came}")
     if mode == "auto":
         parallel = a.device.type != "cpu" or (len(a) >= 64 and h_0.numel() <= 64)
     else:
         parallel = mode == "parallel"
-    return _Scan.apply(a, b, h_0, parallel)
+    return _run(a, b, h_0, parallel)
+
+
+def _run(a: Tensor, b: Tensor, h_0: Tensor, parallel: bool) -> Tensor:
+    # Forward mode takes the operations as they are. With a rule in the Function only the first derivative would be
+    # right: PyTorch drops in silence what a second forward mode makes of the rule.
+    return (_Scan.forward if forward_ad._current_level >= 0 else _Scan.apply)(a, b, h_0, parallel)
 
 
 class _Scan(torch.autograd.Function):
-    """Its backward pass is the scan in the other direction: g_t = dh_t + a_{t+1} ⊙ g_{t+1}."""
+    """Its backward pass is the scan in the other direction: g_t = dh_t + ā_{t+1} ⊙ g_{t+1}, ā the conjugate."""
 
     @staticmethod
     def forward(a: Tensor, b: Tensor, h_0: Tensor, parallel: bool) -> Tensor:
@@ -83,31 +94,28 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(a, h_0, output)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         a, h_0, h = ctx.saved_tensors
-        after = torch.cat([a[1:], torch.zeros_like(a[:1])]).flip(0)
-        g = _Scan.forward(after, dh.flip(0), torch.zeros_like(h_0), ctx.parallel).flip(0)
+        after = torch.cat([a[1:], torch.zeros_like(a[:1])]).flip(0).conj()
+        g = _run(after, dh.flip(0), torch.zeros_like(h_0), ctx.parallel).flip(0)
         before = torch.cat([h_0.unsqueeze(0), h[:-1]])
-        return g * before, g, a[0] * g[0], None
+        return g * before.conj(), g, a[0].conj() * g[0], None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, a: Tensor, b: Tensor, h_0: Tensor, parallel: bool) -> tuple[Tensor, int]:
-        def second(t: Tensor, dim: int | None) -> Tensor:  # time stays in front
-            if dim is None:
-                return t.unsqueeze(1).expand(len(t), info.batch_size, *t.shape[1:])
-            return t.movedim(dim, 1)
-
-        a, b = second(a, in_dims[0]), second(b, in_dims[1])
-        h_0 = h_0.expand(info.batch_size, *h_0.shape) if in_dims[2] is None else h_0.movedim(in_dims[2], 0)
-        return _Scan.apply(a, b, h_0, parallel), 1
+        a, b, h_0 = (
+            t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip((a, b, h_0), in_dims[:3], strict=True)
+        )
+        return _Scan.apply(a.movedim(0, 1), b.movedim(0, 1), h_0, parallel), 1  # time stays in front
 
 
 def _sequential(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
-    out = torch.empty_like(b)
-    for a_t, b_t, h_t in zip(a.unbind(), b.unbind(), out.unbind(), strict=True):
-        h = torch.addcmul(b_t, a_t, h, out=h_t)
-    return out
+    out = []
+    for a_t, b_t in zip(a.unbind(), b.unbind(), strict=True):
+        h = torch.addcmul(b_t, a_t, h)
+        out.append(h)
+    return torch.stack(out)
 
 
 def _odd_even(a: Tensor, b: Tensor) -> Tensor:
@@ -116,33 +124,40 @@ def _odd_even(a: Tensor, b: Tensor) -> Tensor:
         return b
     pairs = len(a) // 2
     first, second = slice(0, 2 * pairs, 2), slice(1, None, 2)
-    h = torch.empty_like(b)
-    h[second] = _odd_even(a[second] * a[first], torch.addcmul(b[second], a[second], b[first]))
-    h[0] = b[0]
-    h[2::2] = torch.addcmul(b[2::2], a[2::2], h[second][: len(b[2::2])])
-    return h
+    ends = _odd_even(a[second] * a[first], torch.addcmul(b[second], a[second], b[first]))
+    n = (len(a) - 1) // 2
+    between = torch.addcmul(b[2::2], a[2::2], ends[:n])
+    return torch.cat([b[:1], torch.stack([ends[:n], between], 1).view(2 * n, *b.shape[1:]), ends[n:]])
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode must be 'auto', 'sequential' or 'parallel', got {mode!r}")
 
 
 class _Min(nn.Module):
     """A layer whose gates see the input only: ``coefficients`` makes a and b, ``scan`` does the rest."""
 
     blocks: tuple[str, ...]
-    # What recurrent.check reads of a layer.
-    num_layers, bidirectional, proj_size = 1, False, 0
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, batch_first: bool = False, mode: str = "auto"
+        self,
+        input_size: int,
+        hidden_size: int,
+        batch_first: bool = False,
+        *,
+        bias: bool = True,
+        mode: str = "auto",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        check_options(locals())
+        _check_mode(mode)
         super().__init__()
-        check_options(
-            {"input_size": input_size, "hidden_size": hidden_size, "bias": bias, "batch_first": batch_first}
-        )
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
         self.input_size, self.hidden_size, self.batch_first, self.mode = input_size, hidden_size, batch_first, mode
         rows = len(self.blocks) * hidden_size
-        self.weight_ih_l0 = nn.Parameter(torch.empty(rows, input_size))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(rows)) if bias else None
+        self.weight_ih_l0 = nn.Parameter(torch.empty(rows, input_size, device=device, dtype=dtype))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -154,46 +169,59 @@ class _Min(nn.Module):
         """a and b of h_t = a_t ⊙ h_{t-1} + b_t, each (…, hidden_size), from x (…, input_size)."""
         raise NotImplementedError
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, h0: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The layer over a sequence.
 
         Parameters
         ----------
-        input : Tensor
+        x : Tensor
             (seq_len, batch, input_size); (batch, seq_len, input_size) with ``batch_first``; or unbatched
             (seq_len, input_size).
-        hx : Tensor, optional
+        h0 : Tensor, optional
             The initial state, (1, batch, hidden_size), or (1, hidden_size) unbatched; zeros if not given.
 
         Returns
         -------
         out : Tensor
-            Every h_t, (seq_len, batch, hidden_size), or as ``input`` is.
+            Every h_t, (seq_len, batch, hidden_size), or as ``x`` is; of the weights' dtype, under autocast too.
         h_n : Tensor
-            The last h_t, as ``hx``.
+            The last h_t, as ``h0``.
 
         Raises
         ------
         TypeError, ValueError
-            If ``input`` or ``hx`` does not fit the layer.
+            If ``x`` or ``h0`` does not fit the layer.
         """
-        if not isinstance(input, Tensor):
-            raise TypeError(f"input must be a Tensor, got {type(input).__name__}")
-        check(_STATES, self, input, hx)
-        turned = self.batch_first and input.dim() == 3
-        a, b = self.coefficients(input.transpose(0, 1) if turned else input)
+        self._check(x, h0)
+        turned = self.batch_first and x.dim() == 3
+        a, b = self.coefficients(x.transpose(0, 1) if turned else x)
         dtype = self.weight_ih_l0.dtype  # under autocast too: many small steps add up
-        h_0 = a.new_zeros(a.shape[1:], dtype=dtype) if hx is None else hx[0].to(dtype)
+        h_0 = a.new_zeros(a.shape[1:], dtype=dtype) if h0 is None else h0[0].to(dtype)
         out = scan(a.to(dtype), b.to(dtype), h_0, self.mode)
         return (out.transpose(0, 1) if turned else out), out[-1:]
+
+    def _check(self, x: Tensor, h0: Tensor | None) -> None:
+        weight, given = self.weight_ih_l0, {"x": x} if h0 is None else {"x": x, "h0": h0}
+        for name, t in given.items():
+            if not isinstance(t, Tensor):
+                raise TypeError(f"{name} must be a Tensor, got {type(t).__name__}")
+            if t.device != weight.device:
+                raise ValueError(f"{name} must be on {weight.device} as the layer is, got {t.device}")
+            if t.dtype != weight.dtype and None in (autocast_dtype(t), autocast_dtype(weight)):
+                raise ValueError(f"{name} must be {weight.dtype} as the layer is, got {t.dtype}")
+        turned = self.batch_first and x.dim() == 3
+        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size or x.shape[turned] == 0:
+            dims, size = "batch, seq_len" if self.batch_first else "seq_len, batch", self.input_size
+            need = f"({dims}, {size}) or unbatched (seq_len, {size}), seq_len at least 1"
+            raise ValueError(f"x must be {need}, got {tuple(x.shape)}")
+        wanted = (1, *((x.shape[not turned],) if x.dim() == 3 else ()), self.hidden_size)
+        if h0 is not None and h0.shape != wanted:
+            raise ValueError(f"h0 must be {wanted}, got {tuple(h0.shape)}")
 
     def extra_repr(self) -> str:
         """The arguments that it was made with."""
         options = f"{self.input_size}, {self.hidden_size}, mode={self.mode!r}"
         return options + ", batch_first=True" * self.batch_first + ", bias=False" * (self.bias_ih_l0 is None)
-
-
-_STATES = cells.Cell()  # one state, h
 
 
 class MinGRU(_Min):
@@ -206,12 +234,14 @@ class MinGRU(_Min):
     ----------
     input_size, hidden_size : int
         Features of the input, units.
-    bias : bool
-        Whether there are biases.
     batch_first : bool
         Batch before time.
+    bias : bool
+        Whether there are biases.
     mode : {"auto", "sequential", "parallel"}
         See :func:`scan`.
+    device, dtype : optional
+        Of the parameters.
 
     Raises
     ------
@@ -242,7 +272,7 @@ class MinLSTM(_Min):
 
     Parameters
     ----------
-    input_size, hidden_size, bias, batch_first, mode
+    input_size, hidden_size, batch_first, bias, mode, device, dtype
         As for :class:`MinGRU`.
 
     Raises

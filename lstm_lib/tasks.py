@@ -6,11 +6,15 @@ it, and draws from the generator alone, so that a seed decides everything. ``x``
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
+
+from lstm_lib.checks import whole
 
 __all__ = ["Adding", "AnBn", "Copy", "Dyck1", "Latch"]
 
@@ -84,8 +88,8 @@ class Latch:
 
     def __post_init__(self) -> None:
         _check(self, seq_len=1, batch_size=1)
-        if not self.noise >= 0:
-            raise ValueError(f"noise: got {self.noise}, need a number of at least 0")
+        if not isinstance(self.noise, numbers.Real) or not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise must be a finite number of at least 0, got {self.noise!r}")
 
     def __call__(self, generator: torch.Generator, step: int = 0) -> tuple[Tensor, Tensor]:
         y = torch.randint(0, 2, (self.batch_size,), generator=generator)
@@ -180,11 +184,15 @@ class AnBn:
     def strings(self, n: Tensor) -> tuple[Tensor, Tensor]:
         """The strings of given n: ``n`` (batch,), whole numbers from 1; as long as the longest of all needs.
 
+        Raises ``ValueError`` if ``n`` is something else.
+
         >>> AnBn(1, 3).strings(torch.tensor([3]))[1].tolist()
         [[-100, -100, -100, -100, 2, 2, 0]]
         """
-        seq_len = 1 + self.letters * max(self.longest, int(n.max()))
-        place = torch.arange(seq_len)  # 0 is the start sign
+        if not isinstance(n, Tensor) or n.dim() != 1 or not torch.can_cast(n.dtype, torch.long) or (n < 1).any():
+            raise ValueError(f"n must be a Tensor of whole numbers from 1, (batch,), got {n!r}")
+        seq_len = 1 + self.letters * max([self.longest, *n.tolist()])
+        place = torch.arange(seq_len, device=n.device)  # 0 is the start sign
         n = n.unsqueeze(1)
         letter = 1 + (place - 1).div(n, rounding_mode="floor")  # 0 at the start sign
         inside = letter <= self.letters
@@ -236,8 +244,4 @@ class Dyck1:
 
 def _check(task: object, **least: int) -> None:
     for name, low in least.items():
-        value = getattr(task, name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}: got {value!r} ({type(value).__name__}), need a whole number")
-        if value < low:
-            raise ValueError(f"{name}: got {value}, need at least {low}")
+        whole(name, getattr(task, name), low)

@@ -144,21 +144,33 @@ def test_greedy_and_beam_differ_where_many_paths_spell_one_string():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "error", "message"),
     [
         (
             lambda p: ctc.forward_variables(p[0], [1]),
-            r"log_probs: got shape \(3,\), need \(seq_len, num_symbols\)",
+            ValueError,
+            r"log_probs must be \(seq_len, num_symbols\), .*, got \(3,\) torch.float32",
         ),
-        (lambda p: ctc.greedy(p[:0]), r"log_probs: got shape \(0, 3\)"),
-        (lambda p: ctc.forward_variables(p, [1, 0]), "target: got 0, need symbols from 0 to 2 other"),
-        (lambda p: ctc.forward_variables(p, [3]), "target: got 3"),
-        (lambda p: ctc.greedy(p, blank=3), "blank: got 3, need a symbol from 0 to 2"),
-        (lambda p: ctc.beam(p, width=0), "width: got 0, need a whole number of at least 1"),
+        (lambda p: ctc.greedy(p[:0]), ValueError, r"log_probs must be .*, got \(0, 3\)"),
+        (lambda p: ctc.greedy(p.int()), ValueError, r"log_probs must be .*, got \(4, 3\) torch.int32"),
+        (lambda p: ctc.beam(p.tolist()), TypeError, "log_probs must be a Tensor, got list"),
+        (
+            lambda p: ctc.forward_variables(p, [1, 0]),
+            ValueError,
+            "target must be symbols from 0 to 2 other than the blank, 0, got 0",
+        ),
+        (lambda p: ctc.forward_variables(p, [3]), ValueError, "target must be .*, got 3"),
+        (lambda p: ctc.forward_variables(p, [1.7]), ValueError, "target must be .*, got 1.7"),
+        (lambda p: ctc.forward_variables(p, torch.tensor([[1]])), ValueError, r"target must be .*, got \[1\]"),
+        (lambda p: ctc.greedy(p, blank=3), ValueError, "blank must be a symbol from 0 to 2, got 3"),
+        (lambda p: ctc.greedy(p, blank=-1), ValueError, "blank must be at least 0, got -1"),
+        (lambda p: ctc.forward_variables(p, [2], True), TypeError, "blank must be an int, got True"),
+        (lambda p: ctc.beam(p, width=0), ValueError, "width must be at least 1, got 0"),
+        (lambda p: ctc.beam(p, width=2.0), TypeError, "width must be an int, got 2.0"),
     ],
 )
-def test_bad_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
         call(torch.zeros(4, 3))
 
 

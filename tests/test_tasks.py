@@ -111,6 +111,8 @@ def test_anbn_draws_every_n_alike_and_takes_given_ones():
     x, y = AnBn(1, 2).strings(torch.tensor([5, 1]))
     assert x[..., 1].sum(1).tolist() == [5, 1]
     assert y[0].tolist() == by_hand(5, 2)[1]
+    x, y = AnBn(1, 2).strings(torch.tensor([], dtype=torch.long))
+    assert (x.shape, y.shape) == ((0, 5, 3), (0, 5))
 
 
 @given(sizes, sizes)
@@ -136,16 +138,21 @@ def test_dyck1_closes_half_of_the_time_when_it_may():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Adding(1), ValueError, "seq_len: got 1, need at least 2"),
-        (lambda: Adding(5, 0), ValueError, "batch_size: got 0, need at least 1"),
-        (lambda: Latch(2.5), TypeError, "seq_len: got 2.5 .float., need a whole number"),
-        (lambda: Latch(5, noise=-1), ValueError, "noise: got -1, need a number of at least 0"),
-        (lambda: Latch(5, noise=math.nan), ValueError, "noise: got nan"),
-        (lambda: Copy(0), ValueError, "lag: got 0"),
-        (lambda: Copy(3, symbols=True), TypeError, "symbols: got True"),
-        (lambda: AnBn(4, 3), ValueError, "longest: got 3, need at least 4"),
-        (lambda: AnBn(1, 3, letters=1), ValueError, "letters: got 1, need at least 2"),
-        (lambda: Dyck1(0), ValueError, "seq_len: got 0"),
+        (lambda: Adding(1), ValueError, "seq_len must be at least 2, got 1"),
+        (lambda: Adding(5, 0), ValueError, "batch_size must be at least 1, got 0"),
+        (lambda: Latch(2.5), TypeError, "seq_len must be an int, got 2.5"),
+        (lambda: Latch(5, noise=-1), ValueError, "noise must be a finite number of at least 0, got -1"),
+        (lambda: Latch(5, noise=math.nan), ValueError, "noise must be .*, got nan"),
+        (lambda: Latch(5, noise=math.inf), ValueError, "noise must be .*, got inf"),
+        (lambda: Latch(5, noise="1"), ValueError, "noise must be .*, got '1'"),
+        (lambda: Copy(0), ValueError, "lag must be at least 1, got 0"),
+        (lambda: Copy(3, symbols=True), TypeError, "symbols must be an int, got True"),
+        (lambda: AnBn(4, 3), ValueError, "longest must be at least 4, got 3"),
+        (lambda: AnBn(1, 3, letters=1), ValueError, "letters must be at least 2, got 1"),
+        (lambda: AnBn(1, 3).strings(torch.tensor([1, 0])), ValueError, r"n must be .*, got tensor\(\[1, 0\]\)"),
+        (lambda: AnBn(1, 3).strings(torch.tensor([1.5])), ValueError, r"n must be .*, got tensor\(\[1.5000\]\)"),
+        (lambda: AnBn(1, 3).strings([2]), ValueError, r"n must be .*, got \[2\]"),
+        (lambda: Dyck1(0), ValueError, "seq_len must be at least 1, got 0"),
     ],
 )
 def test_errors_name_the_argument(make, error, message):
