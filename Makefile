@@ -20,7 +20,7 @@ help:           ## this list
 book: .venv/.ready      ## build the book: _build/html/index.html
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
-test: .venv/.ready      ## all tests: the library, the files, every notebook against its committed outputs
+test: .venv/.ready      ## all tests: the library, the files, their style, every notebook against its outputs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 notebooks: .venv/.ready ## execute notebooks in place, in canonical form (all, or NB=gates/the_cell)
@@ -39,8 +39,9 @@ look: .venv/.ready      ## look at every built page in a browser: errors, access
 repo: .venv/.ready      ## publish or move the book: make repo URL=https://github.com/you/lstm-book
 	$(BIN)/python tools/repo.py $(URL)
 
-lint: .venv/.ready      ## check the style of code and notebooks
+lint: .venv/.ready      ## the style of code and notebooks alone; the tests check it too
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 clean:                  ## remove what was built (not .venv)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

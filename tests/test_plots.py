@@ -73,7 +73,7 @@ def test_spread_draws_median_and_range():
 
 def test_spread_knows_the_colours_of_the_book_only():
     figure, ax = plt.subplots()
-    with pytest.raises(ValueError, match="^colour must be one of input, forget, .*, got 'purple'$"):
+    with pytest.raises(ValueError, match=r"^colour must be one of input, forget, .*, got 'purple'$"):
         plots.spread(ax, [0, 1], [[1, 5]], "a seed", "purple")
     assert not ax.lines
     plt.close(figure)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -16,6 +17,7 @@ FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.yml"))}
 JOBS = {f"{name}/{job}": body for name, flow in WORKFLOWS.items() for job, body in flow["jobs"].items()}
 STEPS = [step for job in JOBS.values() for step in job.get("steps", ())]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 needs_bash = pytest.mark.skipif(os.name == "nt", reason="the script runs in bash on Linux")
@@ -95,7 +97,7 @@ def test_every_make_target_exists():
 
 def test_pip_cache_depends_on_what_is_installed():
     setups = [step["with"] for step in STEPS if step.get("uses", "").startswith("actions/setup-python@")]
-    assert len(setups) == 5
+    assert len(setups) == 6
     for setup in setups:
         assert setup["cache"] == "pip"
         assert setup["cache-dependency-path"].split() == ["requirements.txt", "pyproject.toml"]
@@ -103,14 +105,37 @@ def test_pip_cache_depends_on_what_is_installed():
 
 
 def test_three_systems_and_the_oldest_python_that_we_promise():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    oldest = project["requires-python"].removeprefix(">=")
+    oldest = PROJECT["requires-python"].removeprefix(">=")
     matrix = JOBS["test/make"]["strategy"]["matrix"]
     assert matrix["os"] == ["ubuntu-latest"]
     assert matrix["python"][0] == oldest
     assert {"os": "macos-latest", "python": oldest} in matrix["include"]
     assert JOBS["test/windows"]["runs-on"] == "windows-latest"
     assert all(isinstance(version, str) for version in matrix["python"]), "3.10 is a string, or else 3.1"
+
+
+def test_the_oldest_pytorch_that_we_promise_and_the_newest():
+    """Every floor in pyproject.toml is a release with which the library's tests run."""
+    needs = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
+    floors = [need.replace(">=", "==") + ".*" for need in needs if ">=" in need]
+    assert floors[0].startswith("torch==")
+    assert JOBS["test/torch"]["strategy"]["matrix"]["packages"] == [" ".join(floors), "torch"]
+    index, install, _, test = commands("test/torch")
+    assert index == script("test/make", "PIP_EXTRA_INDEX_URL")
+    assert install.startswith('python -m pip install --quiet ${{ matrix.packages }} -e ".[book]" ')
+    assert " pytest " in test
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the job runs on Linux")
+def test_all_tests_of_layers_run_on_both():
+    *_, choose, _ = commands("test/torch")
+    done = bash(f'{choose}\necho "$tests"', ROOT)
+    assert done.returncode == 0, done.stderr
+    found = {line.removeprefix("tests/test_").removesuffix(".py") for line in done.stdout.split()}
+    layers = {path.stem for path in ROOT.glob("lstm_lib/*.py")}
+    assert {"cells", "fused", "init", "recurrent", "scan", "trace", "training", "variants"} <= found
+    assert {name for name in layers if (ROOT / "tests" / f"test_{name}.py").exists()} <= found
+    assert not found & {"bench", "book", "claims", "colab", "datasets", "ledger", "notebook_files", "repo"}
 
 
 def test_linux_and_macos_run_the_two_commands():

@@ -17,6 +17,9 @@ register it, and no copy of the book ever installs a stranger's code."""
 
 TAG = "setup"
 
+ALONG = {"onnx": ("onnxscript",)}
+"""What must come with a package although no chapter imports it: ``torch.onnx`` imports it to export."""
+
 UNPUBLISHED = """\
 # Set-up: nothing to do where everything is installed; elsewhere this says how to install it.
 import importlib.util
@@ -29,7 +32,7 @@ missing = [name for name in needed if importlib.util.find_spec(name) is None]
 if missing:
     raise ImportError(
         f"{', '.join(missing)}: missing, and the book has no public address yet. Run "
-        f"`{sys.executable} -m pip install -e .<EXTRAS>` "
+        f'`{sys.executable} -m pip install -e ".[book]"<EXTRAS>` '
         "in your copy of the book, in the folder that holds pyproject.toml, then restart the kernel."
     )
 """
@@ -58,7 +61,7 @@ if missing:
         raise ImportError(
             f"{pip.stderr}\\nSo pip could not install {', '.join(missing)}. Run this cell again once the reason "
             "above is gone (it needs git and a network). Or clone the book, run "
-            f"`{sys.executable} -m pip install -e .<EXTRAS>` "
+            f'`{sys.executable} -m pip install -e ".[book]"<EXTRAS>` '
             "in its folder, and restart the kernel."
         )
     importlib.invalidate_caches()
@@ -107,7 +110,8 @@ def text(url: str, packages: dict[str, str] | None = None) -> str:
     str
     """
     packages = packages or {}
-    needs = ['    "lstm_lib": f"git+{url}",', *(f'    "{name}": "{need}",' for name, need in packages.items())]
+    library = '    "lstm_lib": f"lstm-lib[book] @ git+{url}",'
+    needs = [library, *(f'    "{name}": "{need}",' for name, need in packages.items())]
     names = [f'    "{name}",' for name in ("lstm_lib", *packages)]
     template = UNPUBLISHED if url == PLACEHOLDER else PUBLISHED
     for mark, value in (
@@ -121,7 +125,7 @@ def text(url: str, packages: dict[str, str] | None = None) -> str:
 
 
 def of(notebook: NotebookNode, url: str) -> str:
-    """The set-up cell of a chapter: with the packages that it alone imports.
+    """The set-up cell of a chapter: with the packages that it alone imports, and what comes along with them.
 
     Parameters
     ----------
@@ -135,6 +139,7 @@ def of(notebook: NotebookNode, url: str) -> str:
     str
     """
     names = imported(notebook)
+    names |= {along for name in names for along in ALONG.get(name, ())}
     return text(url, {name: need for name, need in optional().items() if name in names})
 
 
