@@ -204,7 +204,8 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def _autocasts(x: Tensor) -> bool:
-    return x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type)
+    known = torch.amp.is_autocast_available(x.device.type)  # not for "meta"
+    return known and torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64
 
 
 def _came(value: object) -> str:

@@ -21,6 +21,7 @@ products are one batched product.
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -246,7 +247,8 @@ def _readable_backward(kernel: "_Kernel", tensors: tuple, grads: tuple) -> list[
         state = tuple(work[name + "_0"] for name in kernel.states)
         return tuple(walk(kernel.cell, *kernel.unarrange(x, v, b, work), state, masks, False).values())
 
-    with torch.autocast(v.device.type, enabled=False):
+    kind = v.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         every = torch.func.vmap(states) if v.dim() == 3 else states
         out, pull = torch.func.vjp(every, *(tensors[k] for k in given))
         found = pull(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(out, grads, strict=True)))

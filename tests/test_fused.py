@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,7 +45,13 @@ LAYERS = [{"weight_drop": 0.4}, {"residual": True}, {"peephole": True, "bidirect
 
 def name_of(value):
     if isinstance(value, dict):
-        return "+".join(name + ("" if v is True else f"={sorted(v) if isinstance(v, set) else v}") for name, v in value.items()) or "plain"
+        return (
+            "+".join(
+                name + ("" if v is True else f"={sorted(v) if isinstance(v, set) else v}")
+                for name, v in value.items()
+            )
+            or "plain"
+        )
     return getattr(value, "__name__", None)
 
 
@@ -258,6 +265,10 @@ def test_nothing_is_saved_without_gradients(options, small_blocks, monkeypatch):
             fused.sweep(cell, w, x, state, masks, keep_gates=True)
         assert not saved
         assert len(seen[-1][-1]) == 50
+        frozen = {name: p if p is None else p.detach() for name, p in vars(w).items()}
+        fused.sweep(cell, SimpleNamespace(**frozen), x.detach(), tuple(s.detach() for s in state), masks)
+        assert not saved
+        assert len(seen[-1][-1]) == 2  # gradients are on, but nothing here learns
         fused.sweep(cell, w, x, state, masks)
         assert saved
 

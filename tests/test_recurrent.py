@@ -409,3 +409,63 @@ def test_the_check_computes_nothing():
     with Counter():
         check_call(cells.LSTM(), layer, x, hx)
     assert Counter.calls == 0
+
+
+# Ended sequences: what would come of their padding reaches neither result nor gradient
+
+
+@pytest.mark.parametrize("way", ["run", "layer"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("unit", "options"),
+    [
+        ("RNN", {"nonlinearity": "relu"}),
+        ("LSTM", {"without": {"input_activation", "output_activation"}}),
+        ("LSTM", {"without": {"input_activation", "output_activation", "forget"}, "peephole": True}),
+    ],
+    ids=["relu", "linear LSTM", "with peepholes"],
+)
+def test_an_ended_sequence_is_left_where_it_is(unit, options, reverse, way):
+    """Its state would overflow on the padding, and zero times infinity is no number; each alone is the oracle."""
+    torch.manual_seed(0)
+    layer = OURS[unit](1, 2, bias=False, bidirectional=reverse, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(3.0)
+    # The long one stays at zero: its gates, or its relu, are shut. The short one stops before it explodes.
+    sequences = [torch.full((400, 1), -50.0), torch.ones(1, 1)]
+
+    def call(x):
+        return run(cells.of(layer), layer, x)[:2] if way == "run" else layer(x)
+
+    out, state = call(pack_sequence(sequences))
+    alone = [call(sequence) for sequence in sequences]
+    agree([pad_packed_sequence(out)[0][:1, 1]], [alone[1][0]], 1e-6)
+    total = sum(s.sum() for s in flat(out, state) if s.is_floating_point())
+    expected = sum(s.sum() for one in alone for s in flat(*one))
+    assert torch.isfinite(total)
+    parameters = list(layer.parameters())
+    ours, theirs = (
+        torch.autograd.grad(t, parameters, allow_unused=True, materialize_grads=True) for t in (total, expected)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.isfinite(a).all()
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.booleans(), st.integers(0, 2**20))
+def test_a_packed_batch_is_each_sequence_alone_gradients_too(lengths, reverse, seed):
+    torch.manual_seed(seed)
+    layer = LSTM(2, 3, num_layers=2, bidirectional=reverse, peephole=True, layer_norm=True, dtype=torch.float64)
+    sequences = [torch.randn(n, 2, dtype=torch.float64, requires_grad=True) for n in lengths]
+    rows = layer.num_layers * (1 + reverse)
+    hx = [torch.randn(rows, len(lengths), 3, dtype=torch.float64, requires_grad=True) for _ in "hc"]
+    out, (h_n, c_n) = layer(pack_sequence(sequences, enforce_sorted=False), tuple(hx))
+    alone = [layer(x, tuple(s[:, k] for s in hx)) for k, x in enumerate(sequences)]
+    for k, (own, (h, c)) in enumerate(alone):
+        agree([pad_packed_sequence(out)[0][: lengths[k], k], h_n[:, k], c_n[:, k]], [own, h, c], 1e-10)
+    leaves = [*sequences, *hx, *layer.parameters()]
+    together = sum((s * s.detach().cos()).sum() for s in (out.data, h_n, c_n))
+    apart = sum((s * s.detach().cos()).sum() for own, state in alone for s in (own, *state))
+    agree(torch.autograd.grad(together, leaves), torch.autograd.grad(apart, leaves), 1e-10)

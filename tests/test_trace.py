@@ -325,3 +325,34 @@ def test_memory_says_what_is_wrong():
         memory(lambda x: 1.0, x)
     with pytest.raises(ValueError, match="score must depend on x"):
         memory(lambda x: x.detach().sum((1, 2)), x)
+
+
+@pytest.mark.parametrize("form", ["padded", "unbatched", "packed"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"residual": True},
+        {"proj_size": 2},
+        {"residual": True, "proj_size": 3, "peephole": True},
+        {"coupled": True},
+    ],
+    ids=lambda options: "+".join(options),
+)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_what_the_layer_returns_can_be_read_off(form, options, bidirectional):
+    layer = LSTM(4, 4, num_layers=2, bidirectional=bidirectional, batch_first=True, **options).eval()
+    x = {"padded": torch.randn(2, 5, 4), "unbatched": torch.randn(5, 4)}.get(form)
+    if x is None:
+        x = pack_sequence([torch.randn(n, 4) for n in (2, 5)], enforce_sorted=False)
+    out, (h_n, c_n) = layer(x)
+    t = trace(layer, x)
+    assert type(t.out) is type(out)
+    torch.testing.assert_close(getattr(t.out, "data", t.out), getattr(out, "data", out))
+    last = t.lengths - 1, torch.arange(len(t.lengths))
+    first = torch.zeros_like(last[0]), last[1]
+    for name, s in (("h", h_n), ("c", c_n)):
+        s = s.unsqueeze(1) if form == "unbatched" else s
+        for k in range(2):
+            for d in range(1 + bidirectional):
+                own = getattr(t, name)[k, d][first if d else last]
+                torch.testing.assert_close(own, s[k * (1 + bidirectional) + d])
