@@ -45,13 +45,8 @@ LAYERS = [{"weight_drop": 0.4}, {"residual": True}, {"peephole": True, "bidirect
 
 def name_of(value):
     if isinstance(value, dict):
-        return (
-            "+".join(
-                name + ("" if v is True else f"={sorted(v) if isinstance(v, set) else v}")
-                for name, v in value.items()
-            )
-            or "plain"
-        )
+        shown = {name: sorted(v) if isinstance(v, set) else v for name, v in value.items()}
+        return "+".join(name + ("" if v is True else f"={v}") for name, v in shown.items()) or "plain"
     return getattr(value, "__name__", None)
 
 

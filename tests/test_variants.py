@@ -41,7 +41,10 @@ DRAWN = ("zoneout", "variational_dropout", "weight_drop")
 
 
 def name_of(options):
-    return "+".join(name + ("" if value is True else f"={sorted(value) if isinstance(value, set) else value}") for name, value in options.items())
+    return "+".join(
+        name + ("" if value is True else f"={sorted(value) if isinstance(value, set) else value}")
+        for name, value in options.items()
+    )
 
 
 def numbers(*shape):
