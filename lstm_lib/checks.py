@@ -204,8 +204,9 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def _autocasts(x: Tensor) -> bool:
-    known = torch.amp.is_autocast_available(x.device.type)  # not for "meta"
-    return known and torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64
+    kind = x.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not known for "meta"
+    return on and x.is_floating_point() and x.dtype != torch.float64
 
 
 def _came(value: object) -> str:

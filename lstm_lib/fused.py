@@ -347,11 +347,11 @@ class _Kernel:
     def by_name(self, tensors: Any) -> dict[str, Tensor]:
         return dict(zip(self.names, tensors, strict=True))
 
-    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+    def arrange(self, cell, w, x):
         """x, U, V, b and the extras, from the layer's weights."""
         raise NotImplementedError
 
-    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+    def unarrange(self, x, v, b, work):
         """What the cell's own step reads: weights, and the projected inputs of all steps."""
         raise NotImplementedError
 
@@ -359,27 +359,18 @@ class _Kernel:
         """The projected x, from the sources."""
         raise NotImplementedError
 
-    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+    def workspace(self, gates, n):
         """For ``n`` steps of the backward pass: factors, gradients, those of the product, views of each step."""
         raise NotImplementedError
 
-    def seen(self, h: Tensor, work: dict, start: int, stop: int) -> Tensor:
+    def seen(self, h, work, start, stop):
         """What the recurrent product sees of h."""
         return h
 
-    def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
+    def extra_grads(self, extra, d, before, work, start, stop):
         """Add a block's part of the gradients of the extras."""
 
-    def carry(
-        self,
-        product: Any,
-        multiply: Any,
-        past: Tensor | None,
-        outside: Tensor | None,
-        sums: Tensor,
-        v: Tensor,
-        parts: list,
-    ) -> Tensor:
+    def carry(self, product, multiply, past, outside, sums, v, parts):
         """dh of the step before: from outside, past the product, and through it. Overwrites the first two."""
         if outside is None:
             outside, past = past, None
@@ -398,32 +389,28 @@ class _RNN(_Kernel):
         self.tanh = cell.activation is torch.tanh
         self.activation = torch.tanh if self.tanh else partial(torch.clamp, min=0)  # relu takes no ``out``
 
-    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+    def arrange(self, cell, w, x):
         return x, w.weight_ih, w.weight_hh, None if w.bias_ih is None else w.bias_ih + w.bias_hh
 
-    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+    def unarrange(self, x, v, b, work):
         return SimpleNamespace(weight_hh=v, bias_hh=None), x
 
     def forward_views(self, block: Tensor) -> list:
         return []
 
-    def step(
-        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
-    ) -> None:
+    def step(self, multiply, pre, vt, parts, before, now, work):
         self.activation(multiply(pre, before[0], vt), out=now[0])
 
-    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+    def workspace(self, gates, n):
         f, d = _blocks(gates, n, gates.shape[-1]), _blocks(gates, n, gates.shape[-1])
         return f, d, d, [f.unbind(-3), d.unbind(-3)]
 
-    def factors(
-        self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int
-    ) -> list:
+    def factors(self, f, gates, now, before, work, start, stop):
         (h,) = now
         f.copy_(1 - h * h if self.tanh else h > 0)
         return []
 
-    def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+    def back(self, parts, dh, dc, work):
         f, d = parts
         torch.mul(dh, f, out=d)
         return None, dc
@@ -432,7 +419,7 @@ class _RNN(_Kernel):
 class _GRU(_Kernel):
     blocks = ("r", "z", "hn", "n")
 
-    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+    def arrange(self, cell, w, x):
         def spread(a: Tensor, b: Tensor | None = None) -> Tensor:
             r, z, n = a.chunk(3)
             hn = torch.zeros_like(n)
@@ -444,7 +431,7 @@ class _GRU(_Kernel):
         b = None if w.bias_ih is None else spread(w.bias_ih, w.bias_hh)
         return x, spread(w.weight_ih), w.weight_hh, b
 
-    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+    def unarrange(self, x, v, b, work):
         r, z, _, n = x.chunk(4, -1)  # the third is b_hn at every step, for its rows of U are zeros
         zeros = torch.zeros_like(v[: 2 * v.shape[-1], 0])
         bias = None if b is None else torch.cat([zeros, b.chunk(4)[2]])
@@ -454,24 +441,20 @@ class _GRU(_Kernel):
         r, z, hn, n = _rows(block, 4)
         return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
 
-    def step(
-        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
-    ) -> None:
+    def step(self, multiply, pre, vt, parts, before, now, work):
         rz, r, z, hn, n = parts
         multiply(pre, before[0], vt)
         rz.sigmoid_()
         n.addcmul_(r, hn).tanh_()  # n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
         torch.lerp(n, before[0], z, out=now[0])  # h = n + z ⊙ (h_{t-1} − n)
 
-    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+    def workspace(self, gates, n):
         hidden = gates.shape[-1] // 4
         f, d = _blocks(gates, n, 5 * hidden), _blocks(gates, n, 5 * hidden)
         views = [f.unflatten(-1, (5, hidden)), d.unflatten(-1, (5, hidden)), d[..., 4 * hidden :]]
         return f, d, d, [p.unbind(gates.dim() - 3) for p in views]
 
-    def factors(
-        self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int
-    ) -> list:
+    def factors(self, f, gates, now, before, work, start, stop):
         r, z, hn, n = _rows(gates, 4)
         fr, fz, fhn, fn, keep = _rows(f, 5)
         torch.mul(1 - z, 1 - n * n, out=fn)
@@ -481,7 +464,7 @@ class _GRU(_Kernel):
         keep.copy_(z)
         return []
 
-    def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+    def back(self, parts, dh, dc, work):
         f, d, direct = parts
         torch.mul(dh.unsqueeze(-2), f, out=d)
         return direct, dc
@@ -508,7 +491,7 @@ class _LSTM(_Kernel):
         self.extras = tuple(_NAMES)[:3] * self.peephole + tuple(_NAMES)[3:] * self.layer_norm + self.sources
         self.plain = not (self.extras or masks or self.coupled or self.without)
 
-    def arrange(self, cell: Cell, w: SimpleNamespace, x: Tensor) -> tuple[Tensor | None, ...]:
+    def arrange(self, cell, w, x):
         h = w.weight_hh.shape[-1]
         extras = []
         if self.peephole:
@@ -522,7 +505,7 @@ class _LSTM(_Kernel):
             return self.projected(dict(zip(self.sources, sources, strict=True))), None, v, None, *extras
         return x, u, v, b, *extras
 
-    def unarrange(self, x: Tensor, v: Tensor, b: Tensor | None, work: dict) -> tuple[SimpleNamespace, Tensor]:
+    def unarrange(self, x, v, b, work):
         h = v.shape[-1]
         w = SimpleNamespace(weight_hh=v.roll(-h, 0), bias_hh=None, weight_hr=None)
         for name in _NAMES.keys() & self.extras:
@@ -540,9 +523,7 @@ class _LSTM(_Kernel):
         o, i, f, g, y = _rows(block, self.count)
         return [p.unbind(-3) for p in (block[..., : 3 * o.shape[-1]], o, i, f, g, y)]
 
-    def step(
-        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
-    ) -> None:
+    def step(self, multiply, pre, vt, parts, before, now, work):
         if self.plain:
             oif, o, i, f, g, y = parts
             (h_0, c_0), (h, c) = before, now
@@ -554,9 +535,7 @@ class _LSTM(_Kernel):
         else:
             self.variant_step(multiply, pre, vt, parts, before, now, work)
 
-    def variant_step(
-        self, multiply: Any, pre: Tensor, vt: Tensor, parts: list, before: list, now: list, work: dict
-    ) -> None:
+    def variant_step(self, multiply, pre, vt, parts, before, now, work):
         oif, o, i, f, g, y, *masks = parts
         mask = dict(zip(self.masks, masks, strict=True))
         (h_0, c_0), (h, c) = before, now
@@ -598,7 +577,7 @@ class _LSTM(_Kernel):
 
     # Backward --------------------------------------------------------------------------------------------------
 
-    def workspace(self, gates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, list]:
+    def workspace(self, gates, n):
         hidden, wide = gates.shape[-1] // self.count, (4, gates.shape[-1] // self.count)
         f, d = _blocks(gates, n, 6 * hidden), _blocks(gates, n, (5 + self.layer_norm) * hidden)
         through, past = d, d[..., 4 * hidden : 5 * hidden]
@@ -615,9 +594,7 @@ class _LSTM(_Kernel):
             views += [through, d[..., : 4 * hidden], d[..., 5 * hidden :]]
         return f, d, through, [p.unbind(gates.dim() - 3) for p in views]
 
-    def factors(
-        self, f: Tensor, gates: Tensor, now: list, before: list, work: dict, start: int, stop: int
-    ) -> list:
+    def factors(self, f, gates, now, before, work, start, stop):
         o, i, forget, g, y = _rows(gates, self.count)
         (_, c), (h_0, c_0) = now, before
         mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
@@ -659,7 +636,7 @@ class _LSTM(_Kernel):
         work["c"] = c
         return more
 
-    def back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+    def back(self, parts, dh, dc, work):
         if self.layer_norm or self.masks:
             return self.variant_back(parts, dh, dc, work)
         fc, fo, factors, d_o, d_ifg, d_c = parts
@@ -668,7 +645,7 @@ class _LSTM(_Kernel):
         torch.mul(work["wide"], factors, out=d_ifg)  # da_i, da_f, da_g, and what goes on to c_{t-1}
         return None, d_c
 
-    def variant_back(self, parts: list, dh: Tensor, dc: Tensor, work: dict) -> tuple[Tensor | None, Tensor]:
+    def variant_back(self, parts, dh, dc, work):
         first = len(parts) - len(self.masks)
         mask = dict(zip(self.masks, parts[first:], strict=True))
         fc, fo, factors, d_o, d_ifg, d_c, *norm = parts
@@ -690,16 +667,7 @@ class _LSTM(_Kernel):
             d_c.addcmul_(dc, mask["zone_c"])
         return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
 
-    def carry(
-        self,
-        product: Any,
-        multiply: Any,
-        past: Tensor | None,
-        outside: Tensor | None,
-        sums: Tensor,
-        v: Tensor,
-        parts: list,
-    ) -> Tensor:
+    def carry(self, product, multiply, past, outside, sums, v, parts):
         if "drop_h" not in self.masks:
             return super().carry(product, multiply, past, outside, sums, v, parts)
         drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
@@ -709,10 +677,10 @@ class _LSTM(_Kernel):
                 total += other
         return total
 
-    def seen(self, h: Tensor, work: dict, start: int, stop: int) -> Tensor:
+    def seen(self, h, work, start, stop):
         return h * work["drop_h"][..., start:stop, :, :] if "drop_h" in self.masks else h
 
-    def extra_grads(self, extra: dict, d: Tensor, before: list, work: dict, start: int, stop: int) -> None:
+    def extra_grads(self, extra, d, before, work, start, stop):
         do, di, df, _, _, *ds = d.split(before[1].shape[-1], -1)
         if self.peephole:
             for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):

@@ -83,7 +83,7 @@ def plain(model: nn.Module) -> nn.Module:
 
     Some tools look at the exact type of a layer, and pass by a subclass in silence: dynamic quantization, counters
     of operations, differential privacy, ``if type(module) == nn.LSTM`` in a function of initialisation. Give them
-    ``plain(model)``.
+    ``plain(model)``. A subclass of ``torch.jit.ScriptModule`` wants it too; ``torch.jit.script`` does it itself.
 
     Parameters
     ----------
@@ -169,7 +169,19 @@ class LSTM(_Layer, nn.LSTM):
     ------
     TypeError, ValueError
         From the constructor if an option has the wrong type or range, or two contradict each other; from a call if
-        ``input`` or ``hx`` does not fit the layer. The message names the argument, what came and what is needed.
+        ``input`` or ``hx`` does not fit the layer. The message names the argument, what it must be and what came.
+
+    Notes
+    -----
+    Plain options run PyTorch's kernel, and what works with PyTorch's layer works here. A variant runs the engine
+    of :mod:`lstm_lib.fused`; where a graph of its gradient is asked for, under most transforms of ``torch.func``,
+    and where a program is traced or exported, it takes the readable loop, which is slower and gives the same
+    numbers. Derivatives of any order are exact but the third through ``layer_norm``, which PyTorch (2.13) gets
+    wrong.
+
+    ``torch.export`` keeps the batch dynamic and fixes the number of steps, for PyTorch's own layers too. The older
+    ONNX export (``dynamo=False``) keeps both for plain options, and the batch for a variant. Tools that look at
+    the exact type of a layer want :func:`plain`.
 
     Examples
     --------
