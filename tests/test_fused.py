@@ -268,6 +268,25 @@ def test_nothing_is_saved_without_gradients(options, small_blocks, monkeypatch):
         assert saved
 
 
+@pytest.mark.parametrize(("unit", "options"), [*PLAIN, *((LSTM, o) for o in VARIANTS)], ids=name_of)
+def test_a_second_derivative_is_that_of_the_loop(unit, options):
+    layer = layer_of(unit, **options)
+    cell, w, x, state, masks = arguments(layer, 4)
+    leaves = [x, *state, *layer.parameters()]
+
+    def penalty(steps):
+        total = sum((s * s.detach().cos()).sum() for s in steps.values())
+        grads = torch.autograd.grad(total, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+        return sum(g.square().sum() for g in grads)
+
+    loop = by_loop(cell, w, x, state, masks)
+    ours, theirs = (
+        torch.autograd.grad(penalty(steps), leaves, allow_unused=True, materialize_grads=True)
+        for steps in (fused.sweep(cell, w, x, state, masks), {name: loop[name] for name in cell.states})
+    )
+    agree(ours, theirs)
+
+
 def test_backward_twice_gives_the_same():
     for options in ({}, *VARIANTS):
         layer = layer_of(**options)
