@@ -1,19 +1,45 @@
-"""Weights and training runs in files: written whole or not at all, read without executing anything in them."""
+"""Weights and training runs in files: written whole or not at all, read without executing anything in them.
+
+:func:`save` writes a model's ``state_dict``, never the model itself, which is code as well as numbers. What
+``torch.save(model, path)`` wrote is read with ``weights_only=True`` once each class in it is said to be safe: a
+layer's own, and for a variant of ``LSTM`` two more.
+
+>>> from lstm_lib import LSTM, cells
+>>> file = BytesIO()
+>>> torch.save(LSTM(3, 5, peephole=True), file)
+>>> with torch.serialization.safe_globals([LSTM, cells.LSTMVariant, frozenset]):  # or add_safe_globals, for good
+...     layer = torch.load(BytesIO(file.getvalue()), weights_only=True)
+>>> layer.weight_co_l0.shape
+torch.Size([5])
+"""
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lstm_lib import files
+
 FORMAT = "lstm_lib checkpoint 1"
 """What a checkpoint says of itself."""
+
+ENTRIES = {
+    **dict.fromkeys(("settings", "model", "optimizer", "history", "random"), dict),
+    "best": dict | None,
+    **dict.fromkeys(("loss", "lr", "grad_norm", "validation_step", "validation_loss"), list),
+}
+"""What else it holds, and of which kind; lists are its history's."""
+
+RENEW = "delete it to start the run anew, or put a whole copy in its place"
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -26,6 +52,12 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         The file; its folder is made if need be. It holds the plain ``model.state_dict()``, so
         ``torch.load(path, weights_only=True)`` reads it as well as :func:`load`.
 
+    Raises
+    ------
+    ValueError
+        If the model has extra state (``get_extra_state``) that ``weights_only=True`` does not read. No file is
+        written.
+
     Examples
     --------
     >>> import tempfile
@@ -36,7 +68,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     >>> torch.equal(first.weight, second.weight)
     True
     """
-    _write(Path(path), model.state_dict())
+    files.write(path, _packed("model", model.state_dict()))
 
 
 def load(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -52,15 +84,32 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> None:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, holds no weights, or those of another model; it says what differs. The model is then as
-        it was.
+        If it is damaged, holds no weights, or those of another model; it says what differs.
+
+    After this or any other error, such as one of the model's own ``set_extra_state``, the model is as it was.
     """
-    state = _read(Path(path), "save or fetch it again")
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        kind = "a checkpoint of fit, which only fit reads" if _is_checkpoint(state) else "something else"
-        raise ValueError(f"path: {path} holds {kind}; need the weights of a model, as save writes them")
-    _check_same_model(path, state, model)
-    model.load_state_dict(state)
+    state = _read("path", path, "save or fetch it again")
+    if not isinstance(state, dict) or not all(isinstance(state[k], Tensor) or _is_extra(k) for k in state):
+        kind = "a checkpoint of fit (which only fit reads)" if _is_checkpoint(state) else "something else"
+        raise ValueError(f"path must hold the weights of a model, as save writes them, got {kind} in {path}")
+    _check_same("path", path, _differences(state, model))
+    restore(model, state)
+
+
+def restore(model: nn.Module, state: dict) -> None:
+    """Load a ``state_dict``, or leave the model as it was and raise what went wrong.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    state : dict
+    """
+    before = copy.deepcopy(model.state_dict())
+    try:
+        model.load_state_dict(state)
+    except BaseException:
+        model.load_state_dict(before)
+        raise
 
 
 class Checkpoint:
@@ -69,7 +118,8 @@ class Checkpoint:
     Parameters
     ----------
     path : path
-        The file; it need not exist yet. What a killed run left beside it, half written, is removed.
+        The file, of one run at a time; it need not exist yet, and its folder is made. What a killed run left
+        beside it, half written, is removed.
     settings : dict
         What decides the run's numbers, as :func:`settings` tells it.
     """
@@ -77,13 +127,16 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], settings: dict) -> None:
         self.path, self.settings = Path(path), settings
         if self.path.is_dir():
-            raise ValueError(f"checkpoint: {path} is a folder, need the name of a file")
-        _part(self.path).unlink(missing_ok=True)
+            raise ValueError(f"checkpoint must be the name of a file, got the folder {path}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # where that fails, no step is lost
+        for part in files.leftovers(self.path):
+            part.unlink(missing_ok=True)
 
     def write(self, **state: object) -> None:
         """Put this state in the place of the last one."""
         state["optimizer"] = _plain(state["optimizer"])
-        _write(self.path, {"format": FORMAT, "settings": self.settings, **state})
+        content = {"format": FORMAT, "settings": self.settings, **state}
+        files.write(self.path, _packed("model and optimizer", content))
 
     def read(self, model: nn.Module, steps: int, lr: Callable[[int], float]) -> dict | None:
         """The last state, or None if there is no file yet.
@@ -100,32 +153,46 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            If the file is damaged, or of another model or run; it says what differs.
+            If the file is damaged, or of another model or run; it says what differs. If there is none, and none
+            could be written of this model that can be read again.
         """
         if not self.path.exists():
+            _packed("model and optimizer", [self.settings, model.state_dict()])
             return None
-        saved = _read(self.path, "delete it to start the run anew, or put a whole copy in its place")
+        saved = _read("checkpoint", self.path, RENEW)
         if not _is_checkpoint(saved):
-            raise ValueError(f"checkpoint: {self.path} holds something else; need a file that fit wrote, or none")
-        _check_same_model(self.path, saved["model"], model)
+            raise ValueError(
+                f"checkpoint must be a file that fit wrote, or none, got something else in {self.path}"
+            )
+        with self.whole():
+            history = saved["history"]
+            for name, kind in ENTRIES.items():
+                if not isinstance(entry := history[name] if kind is list else saved[name], kind):
+                    raise TypeError(f"{name} is of type {type(entry).__name__}")
+            states = [state for state in (saved["model"], saved["best"]) if state is not None]
+            other = [line for state in states for line in _differences(state, model)]
+        _check_same("checkpoint", self.path, other)
         differ = []
         for name in {**saved["settings"], **self.settings}:
             then, now = saved["settings"].get(name), self.settings.get(name)
             if not _same(then, now):
                 differ.append(f"{name}: {_only(then, now)} then, {_only(now, then)} now")
-        for step, rate in enumerate(saved["history"]["lr"]):
+        for step, rate in enumerate(history["lr"]):
             if not differ and lr(step) != rate:
                 differ.append(f"schedule: lr {rate} at step {step} then, {lr(step)} now")
-        done = len(saved["history"]["loss"])
-        if done > steps:
+        if (done := len(history["loss"])) > steps:
             differ.append(f"steps: {done} done then, {steps} asked for now")
         if differ:
             raise ValueError(
-                f"checkpoint: {self.path} is of another run:\n  "
+                f"checkpoint must be of a run with the same arguments, got {self.path} of another run:\n  "
                 + "\n  ".join(differ)
-                + "\nneed the same arguments, or another file (delete this one to start anew)"
+                + "\n(delete the file to start anew)"
             )
         return saved
+
+    def whole(self) -> AbstractContextManager[None]:
+        """A context in which all that goes wrong is a ``ValueError``: the file is damaged."""
+        return _whole("checkpoint", self.path, RENEW)
 
 
 def settings(
@@ -199,47 +266,64 @@ def _is_checkpoint(content: object) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _check_same_model(path: str | os.PathLike[str], state: dict[str, Tensor], model: nn.Module) -> None:
-    ours = model.state_dict()
-    differ = [
-        f"{name}: {_describe(state.get(name))} in the file, {_describe(ours.get(name))} in the model"
-        for name in {**state, **ours}
-        if _describe(state.get(name)) != _describe(ours.get(name))
+def _is_extra(name: object) -> bool:
+    """Whether an entry of a ``state_dict`` is from a module's ``get_extra_state``: not a tensor, as it may be."""
+    return str(name).rpartition(".")[2] == "_extra_state"
+
+
+def _differences(state: dict, model: nn.Module) -> list[str]:
+    """Which entries are not those of the model, in words."""
+    there, here = (
+        {name: "extra state" if _is_extra(name) else _describe(value) for name, value in entries.items()}
+        for entries in (state, model.state_dict())
+    )
+    return [
+        f"{name}: {there.get(name, 'absent')} in the file, {here.get(name, 'absent')} in the model"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
     ]
+
+
+def _check_same(name: str, path: str | os.PathLike[str], differ: list[str]) -> None:
     if differ:
-        raise ValueError(f"model: {path} holds the weights of another model:\n  " + "\n  ".join(differ))
+        raise ValueError(
+            f"{name} must hold the weights of this model, got {path} of another model:\n  " + "\n  ".join(differ)
+        )
 
 
-def _describe(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "")
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "")
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _write(path: Path, content: dict) -> None:
-    """Write beside the file, to the disk, then rename: at every instant the name stands for all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)  # always the same name, so that killed runs leave one at most
+def _packed(name: str, content: object) -> bytes:
+    """As a file's bytes, which can be read again without executing anything, or else ``name`` is to blame."""
+    file = BytesIO()
     try:
-        with open(part, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        torch.save(content, file)
+        torch.load(BytesIO(file.getvalue()), map_location="cpu", weights_only=True)
+    except Exception as problem:
+        raise ValueError(
+            f"{name} must hold tensors and plain values, which weights_only=True reads, got others ({problem})"
+        ) from problem
+    return file.getvalue()
 
 
-def _read(path: Path, advice: str) -> object:
-    content = BytesIO(path.read_bytes())
-    try:
+def _read(name: str, path: str | os.PathLike[str], advice: str) -> object:
+    content = BytesIO(Path(path).read_bytes())
+    with _whole(name, path, advice):
         with zipfile.ZipFile(content) as records:  # torch.load compares no checksums
             if broken := records.testzip():
                 raise zipfile.BadZipFile(f"{broken} fails its checksum")
         content.seek(0)
         return torch.load(content, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def _whole(name: str, path: str | os.PathLike[str], advice: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as problem:
-        raise ValueError(f"{path} is damaged, or no file of PyTorch's ({problem}): {advice}") from problem
+        raise ValueError(
+            f"{name} must be a whole file of PyTorch's, got {path}, which is damaged or something else "
+            f"({type(problem).__name__}: {problem}); {advice}"
+        ) from problem

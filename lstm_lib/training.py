@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
-from lstm_lib.checkpoints import Checkpoint, load, save, settings
+from lstm_lib.checkpoints import Checkpoint, load, restore, save, settings
+from lstm_lib.devices import find_device, random_state, seeded, set_random_state
 
 __all__ = ["Diverged", "History", "find_device", "fit", "load", "predict", "save"]
 
@@ -42,9 +45,7 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 class Diverged(FloatingPointError):
     """A loss or a gradient became infinite or NaN. ``history`` holds the steps before that one."""
 
-    def __init__(self, message: str, history: History) -> None:
-        super().__init__(message)
-        self.history = history
+    history: History
 
 
 @dataclass(repr=False)
@@ -65,6 +66,8 @@ class History:
         The loss on the validation set then.
     stopped_early : bool
         Whether patience ran out before the steps did.
+    diverged : str, optional
+        At which step which value became infinite or NaN; None if none did. Entries end before that step.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -73,6 +76,7 @@ class History:
     validation_step: list[int] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     stopped_early: bool = False
+    diverged: str | None = None
 
     @property
     def step(self) -> list[int]:
@@ -97,10 +101,18 @@ class History:
     def _best(self) -> int:
         return self.validation_loss.index(min(self.validation_loss))
 
+    def _end_at(self, steps: int) -> None:
+        """Forget what came after so many steps."""
+        for column in (self.loss, self.lr, self.grad_norm):
+            del column[steps:]
+        validations = sum(step <= steps for step in self.validation_step)
+        del self.validation_step[validations:], self.validation_loss[validations:]
+
     def __repr__(self) -> str:
         loss = f", loss {self.loss[0]:.4g} → {self.loss[-1]:.4g}" if self.loss else ""
         best = f", best validation {self.best_loss:.4g} at {self.best_step}" if self.validation_loss else ""
-        return f"History({len(self.loss)} steps{loss}{best}{', stopped early' if self.stopped_early else ''})"
+        end = ", stopped early" * self.stopped_early + (f", diverged ({self.diverged})" if self.diverged else "")
+        return f"History({len(self.loss)} steps{loss}{best}{end})"
 
 
 def fit(
@@ -135,11 +147,16 @@ def fit(
     rounding: clipping, early stop, best weights and history are its own. Only dropout draws other numbers. Whether
     one pass is also the faster way depends on the machine: it gives up PyTorch's kernel for the fused sweep.
 
+    What stops a run half-way, Ctrl-C included, carries ``history`` (with ``seeds``, ``results``: what would have
+    been returned); a notebook has it in ``sys.last_value``. All is as after the last complete step, its validation
+    included: history, weights, buffers, each module's mode (train or eval), and the checkpoint, which is written.
+
     Parameters
     ----------
     model : torch.nn.Module or callable
         Called as ``model(inputs)``, or ``model(*inputs)`` where ``inputs`` is a tuple. With ``seeds``,
-        ``model()`` returns a new model, whose recurrent layers are the library's (PyTorch's take no replicas).
+        ``model()`` returns a new model, the same but for its weights, whose recurrent layers are the library's
+        (PyTorch's take no replicas) and read no packed sequences (which cannot be stacked).
     train : (inputs, targets) or callable
         Tensors that count examples along their first dimension. Each epoch takes all of them once, in a new order;
         a batch that reaches past the end of an epoch goes on in the next, so that all batches have the same size.
@@ -180,7 +197,8 @@ def fit(
         Show a bar on stderr that goes when done. ``LSTM_LIB_PROGRESS=0`` in the environment hides all of them.
     seeds : iterable of int, optional
         Train one model for each, instead of one for ``seed``. The optimizer must act on each number by itself, as
-        those known by name do. Not with ``checkpoint``.
+        those known by name do. One that diverges stops and keeps the weights from before; its history's
+        ``diverged`` tells, and so does a ``RuntimeWarning``. Not with ``checkpoint``.
 
     Returns
     -------
@@ -191,9 +209,10 @@ def fit(
     ------
     Diverged
         A :class:`FloatingPointError`: a loss, or the norm of a gradient, is infinite or NaN. Clipping does not
-        repair that (NaN scaled is NaN); the update is not made, and the model keeps the weights from before it.
+        repair that (NaN scaled is NaN), and the model keeps the weights from before. Never with ``seeds``.
     ValueError, TypeError
-        An argument without sense; a checkpoint that is damaged, of another model or of another run.
+        An argument without sense; a checkpoint that is damaged, of another model or of another run; a model that
+        cannot be trained in one pass, with ``seeds``. No step has been made then.
 
     References
     ----------
@@ -208,7 +227,7 @@ def fit(
     3.00 -1.00
     """
     # Before any work: does it all make sense?
-    _check_numbers(
+    steps, batch_size, validate_every, patience, checkpoint_every, lr, clip, seed = _numbers(
         steps=steps,
         batch_size=batch_size,
         validate_every=validate_every,
@@ -218,14 +237,17 @@ def fit(
         clip=clip,
         seed=seed,
     )
+    for name, value in (("loss", loss), ("schedule", loss if schedule is None else schedule)):
+        if not callable(value):
+            raise TypeError(f"{name} must be a function, got {_kind(value)}")
     if patience is not None and validation is None:
-        raise ValueError(f"patience: got {patience} without a validation set, need validation=(inputs, targets)")
+        raise ValueError(f"patience must come with validation=(inputs, targets), got {patience} without")
     if validation is not None and validate_every > steps:
-        raise ValueError(f"validate_every: got {validate_every}, need at most steps={steps} to validate at all")
+        raise ValueError(f"validate_every must be at most steps={steps} to validate at all, got {validate_every}")
     device = find_device(device)
     if seeds is not None:
         if checkpoint is not None:
-            raise ValueError(f"checkpoint: got {str(checkpoint)!r} with seeds, which leave none; need one of them")
+            raise ValueError(f"checkpoint must be None with seeds, which leave none, got {str(checkpoint)!r}")
         return _fit_replicas(
             _build(model, seeds, device),
             train,
@@ -243,7 +265,7 @@ def fit(
             progress=progress,
         )
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model: got {_kind(model)}, need a torch.nn.Module (or, with seeds, a function)")
+        raise TypeError(f"model must be a torch.nn.Module (or, with seeds, a function), got {_kind(model)}")
     dtypes = {p.dtype for p in model.parameters()}
     batch = _batches(train, batch_size, seed, dtypes)
     held_out = None if validation is None else _pair("validation", validation, dtypes)
@@ -252,8 +274,11 @@ def fit(
     updater = _optimizer(optimizer, model.parameters(), lr)
     base_lr = [group["lr"] for group in updater.param_groups]
     history, best = History(), None
+    if held_out is not None:
+        with seeded(seed, device):  # what cannot be validated is told before the first step
+            _outputs(model, tuple(x[:1] for x in held_out[0]), 1, device)
 
-    with _randomness_of(seed, device):
+    with seeded(seed, device), _mode(model, training=True):
         # Is there a run to go on with?
         if checkpoint is not None:
             keeper = Checkpoint(
@@ -270,64 +295,85 @@ def fit(
                 ),
             )
             if saved := keeper.read(model, steps, lambda step: base_lr[0] * _factor(schedule, step)):
-                model.load_state_dict(saved["model"])
-                updater.load_state_dict(saved["optimizer"])
-                history, best = History(**saved["history"]), saved["best"]
-                _set_random_state(device, saved["random"])
+                with keeper.whole():
+                    updater.load_state_dict(saved["optimizer"])
+                    history, best = History(**saved["history"]), saved["best"]
+                    set_random_state(device, saved["random"])
+                    restore(model, saved["model"])
 
-        model.train()
-        step, patience = len(history.loss), math.inf if patience is None else patience
+        def keep() -> None:
+            keeper.write(
+                model=model.state_dict(),
+                optimizer=updater.state_dict(),
+                history=asdict(history),
+                best=best,
+                random=random_state(device),
+            )
+
+        start = step = len(history.loss)
+        patience = math.inf if patience is None else patience
         with _bar(step, steps, progress) as bar:
-            while step < steps and history.waited < patience:
-                # Forward: how wrong is the model on this batch?
-                inputs, targets = _to(device, *batch(step))
-                error = _one_number(loss(model(*inputs), targets))
-                value = error.item()
-                if not math.isfinite(value):
-                    raise Diverged(f"step {step}: the loss is {value}", history)
-
-                # Backward: which way is better, and how steep is it?
-                model.zero_grad()
-                error.backward()
-                norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip).item()
-                if not math.isfinite(norm):
-                    raise Diverged(
-                        f"step {step}: the norm of the gradient is {norm}, which no clipping repairs "
-                        f"(the loss is {value:.4g})",
-                        history,
-                    )
-
-                # Update.
-                for group, base in zip(updater.param_groups, base_lr, strict=True):
-                    group["lr"] = base * _factor(schedule, step)
-                updater.step()
-                history.loss.append(value)
-                history.lr.append(float(updater.param_groups[0]["lr"]))
-                history.grad_norm.append(norm)
-                step += 1
-
-                # Validate: is this the best model so far?
-                if held_out is not None and step % validate_every == 0:
-                    value = _held_out_loss(model, held_out, loss, device)
+            done = step, best, random_state(device), _copy(_state(model)), {}
+            try:
+                while step < steps and history.waited < patience:
+                    # Forward: how wrong is the model on this batch?
+                    inputs, targets = _to(device, *batch(step))
+                    error = _one_number(loss(model(*inputs), targets))
+                    value = error.item()
                     if not math.isfinite(value):
-                        raise Diverged(f"after step {step - 1}: the validation loss is {value}", history)
-                    history.validation_step.append(step)
-                    history.validation_loss.append(value)
-                    if history.best_step == step:
-                        best = {name: weight.clone() for name, weight in model.state_dict().items()}
+                        raise Diverged(f"step {step}: the loss is {value}")
 
-                # Keep: all that the next step depends on, and the best weights.
-                last = step == steps or history.waited >= patience
-                if checkpoint is not None and (last or step % checkpoint_every == 0):
-                    keeper.write(
-                        model=model.state_dict(),
-                        optimizer=updater.state_dict(),
-                        history=asdict(history),
-                        best=best,
-                        random=_random_state(device),
-                    )
-                bar.set_postfix_str(f"loss {history.loss[-1]:.3g}", refresh=False)
-                bar.update()
+                    # Backward: which way is better, and how steep is it?
+                    model.zero_grad()
+                    error.backward()
+                    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip).item()
+                    if not math.isfinite(norm):
+                        raise Diverged(f"step {step}: the norm of the gradient is {norm}, which no clip repairs")
+
+                    # Update.
+                    for group, base in zip(updater.param_groups, base_lr, strict=True):
+                        group["lr"] = base * _factor(schedule, step)
+                    updater.step()
+                    history.loss.append(value)
+                    history.lr.append(float(updater.param_groups[0]["lr"]))
+                    history.grad_norm.append(norm)
+                    step += 1
+
+                    # Validate: is this the best model so far?
+                    if held_out is not None and step % validate_every == 0:
+                        value = _held_out_loss(model, held_out, loss, device)
+                        if not math.isfinite(value):
+                            raise Diverged(f"after step {step - 1}: the validation loss is {value}")
+                        history.validation_step.append(step)
+                        history.validation_loss.append(value)
+                        if history.best_step == step:
+                            best = copy.deepcopy(model.state_dict())
+                    moments = updater.state if checkpoint is not None else {}
+                    moments = {p: _copy(values) for p, values in moments.items()}
+                    done = step, best, random_state(device), _copy(_state(model)), moments
+
+                    # Keep: all that the next step depends on, and the best weights.
+                    last = step == steps or history.waited >= patience
+                    if checkpoint is not None and (last or step % checkpoint_every == 0):
+                        keep()
+                    bar.set_postfix_str(f"loss {history.loss[-1]:.3g}", refresh=False)
+                    bar.update()
+            except BaseException as problem:
+                # Back to the last complete step: what is left of the run belongs together.
+                step, best, random, tensors, moments = done
+                history._end_at(step)
+                problem.history = history
+                _put(model, tensors)
+                updater.state.clear()
+                updater.state.update(moments)
+                set_random_state(device, random)
+                if checkpoint is not None and step > start:
+                    try:
+                        keep()
+                    except Exception as another:
+                        problem.add_note(f"fit could not write its checkpoint: {another}")
+                history.diverged = str(problem) if isinstance(problem, Diverged) else None
+                raise
 
     if best is not None:
         model.load_state_dict(best)
@@ -341,26 +387,34 @@ def fit(
 
 def _build(build: Callable[[], nn.Module], seeds: Iterable[int], device: torch.device) -> dict[int, nn.Module]:
     """One model per seed, built under it."""
-    seeds = list(seeds)
-    for seed in seeds:
-        _check_numbers(seed=seed)
+    try:
+        seeds = list(seeds)
+    except TypeError:
+        raise TypeError(f"seeds must be an iterable of whole numbers such as range(3), got {seeds!r}") from None
+    seeds = [_numbers(seed=seed)[0] for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: got {seeds}, need at least one, all different")
+        raise ValueError(f"seeds must be at least one, all different, got {seeds}")
     if isinstance(build, nn.Module) or not callable(build):
-        raise TypeError(f"model: got {_kind(build)} with seeds, need a function that builds a model")
+        raise TypeError(f"model must be a function that builds a model, with seeds, got {_kind(build)}")
     models = {}
     for seed in seeds:
-        with _randomness_of(seed, torch.device("cpu")):
+        with seeded(seed, torch.device("cpu")):
             models[seed] = build()
         if not isinstance(models[seed], nn.Module):
-            raise TypeError(f"model: it returned {_kind(models[seed])}, need a torch.nn.Module")
+            raise TypeError(f"model must return a torch.nn.Module, got {_kind(models[seed])}")
         for name, module in models[seed].named_modules():
             if type(module) in (nn.LSTM, nn.GRU, nn.RNN):
+                kind = type(module).__name__
                 raise TypeError(
-                    f"model: its {name or 'layer'} is PyTorch's {type(module).__name__}, whose kernel "
-                    f"takes no replicas; need lstm_lib's {type(module).__name__}"
+                    f"model must have lstm_lib's {kind} as its {name or 'layer'}, got PyTorch's, "
+                    "whose kernel takes no replicas"
                 )
         models[seed].to(device)
+    if len({repr(model) for model in models.values()}) > 1:
+        raise ValueError("model must build the same for every seed, got models that differ in more than weights")
+    learning = [id(p) for model in models.values() for p in model.parameters() if p.requires_grad]
+    if len(set(learning)) < len(learning):
+        raise ValueError("model must build new parameters at each call, got some that two models share")
     return models
 
 
@@ -384,89 +438,121 @@ def _fit_replicas(
     """:func:`fit`, line by line, on parameters that have one more dimension in front: the replica's."""
     seeds, replicas = list(models), list(models.values())
     weights, buffers = stack_module_state(replicas)
-    skeleton = copy.deepcopy(replicas[0]).to("meta")
+    skeleton = copy.deepcopy(replicas[0])
     dtypes = {p.dtype for p in weights.values()}
     batches = [_batches(train, batch_size, seed, dtypes) for seed in seeds]
     held_out = None if validation is None else _pair("validation", validation, dtypes)
     updater = _optimizer(optimizer, weights.values(), lr)
     base_lr = [group["lr"] for group in updater.param_groups]
-    histories, best = [History() for _ in seeds], [None for _ in seeds]
-    patience = math.inf if patience is None else patience
+    histories, patience = [History() for _ in seeds], math.inf if patience is None else patience
+    running = list(range(len(seeds)))  # replicas that still learn; those that ended go along unrecorded
+    ended: dict[int, dict[str, Tensor]] = {}  # a replica's best weights, or those from before it diverged
 
-    def error(weights: dict, buffers: dict, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        return _one_number(loss(functional_call(skeleton, (weights, buffers), inputs), targets)).squeeze()
+    def error(weights: dict, buffers: dict, inputs: tuple[Tensor, ...], targets: Tensor) -> tuple[Tensor, dict]:
+        state = weights | buffers
+        value = _one_number(loss(functional_call(skeleton, state, inputs), targets)).squeeze()
+        return value, {name: state[name] for name in buffers}  # as the model left them
 
-    def output(weights: dict, buffers: dict, inputs: tuple[Tensor, ...]) -> Tensor:
-        return functional_call(skeleton, (weights, buffers), inputs)
+    def errors(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs, targets = zip(*(_to(device, *batch(step)) for batch in batches), strict=True)
+        inputs = tuple(torch.stack(parts) for parts in zip(*inputs, strict=True))
+        return vmap(error, randomness="different")(weights, _copy(buffers), inputs, torch.stack(targets))
 
-    def finite(values: list[float], what: str, of: Iterable[int]) -> None:
-        for k in of:
-            if not math.isfinite(values[k]):
-                raise Diverged(f"seed {seeds[k]}, {what} is {values[k]}", histories[k])
+    def outputs(inputs: tuple[Tensor, ...]) -> Tensor:
+        inputs = tuple(part.to(device) for part in inputs)
+        with _mode(skeleton, training=False), torch.no_grad():
+            output = vmap(lambda state: functional_call(skeleton, state, inputs), randomness="different")
+            return output(weights | buffers)
 
-    with _randomness_of(seeds[0], device), _bar(0, steps, progress) as bar:
+    def end_diverged(values: list[float], what: str) -> None:
+        for k in [k for k in running if not math.isfinite(values[k])]:
+            histories[k]._end_at(step)
+            histories[k].diverged = f"{what} is {values[k]}"
+            ended[k] = _replica(k, state)
+            running.remove(k)
+
+    def results() -> list[tuple[nn.Module, History]]:
+        for k, model in enumerate(replicas):
+            _put(model, ended[k] if k in ended else _replica(k, state))
+        return list(zip(replicas, histories, strict=True))
+
+    with seeded(seeds[0], device):  # what cannot run as one pass is told before the first step
         skeleton.train()
-        running = list(range(len(seeds)))  # replicas that still learn; those that stopped go along unrecorded
-        for step in range(steps):
-            inputs, targets = zip(*(_to(device, *batch(step)) for batch in batches), strict=True)
-            inputs = tuple(torch.stack(parts) for parts in zip(*inputs, strict=True))
-            errors = vmap(error, randomness="different")(weights, buffers, inputs, torch.stack(targets))
-            finite(losses := errors.tolist(), f"step {step}: the loss", running)
+        example = held_out and tuple(x[:1] for x in held_out[0])
+        try:
+            errors(0)
+            if example:
+                outputs(example)
+        except Exception as problem:
+            inputs, targets = _to(device, *batches[0](0))
+            _one_number(loss(skeleton(*inputs), targets))  # in its own words, where it does not run alone either
+            if example:
+                _outputs(skeleton, example, 1, device)
+            raise TypeError(
+                "model and loss must run under torch.func.vmap to be trained with seeds, which packs no sequences "
+                f"and lets nothing hang on a value, got {_kind(problem)}: {problem}"
+            ) from problem
 
-            updater.zero_grad()
-            errors.sum().backward()  # no replica's loss depends on another's weights
-            grads = [p.grad for p in weights.values() if p.grad is not None]
-            norm = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
-            finite(
-                norms := norm.tolist(),
-                f"step {step}: the norm of the gradient, which no clipping repairs,",
-                running,
-            )
-            if clip is not None:
-                shorter = (clip / (norm + 1e-6)).clamp(max=1)  # as torch.nn.utils.clip_grad_norm_
-                for g in grads:
-                    g.mul_(shorter.view(-1, *[1] * (g.dim() - 1)))
+    done, state = 0, _copy(weights | buffers)
+    with seeded(seeds[0], device), _bar(0, steps, progress) as bar:
+        try:
+            for step in range(steps):
+                found, changed = errors(step)
+                end_diverged(losses := found.tolist(), f"step {step}: the loss")
 
-            for group, base in zip(updater.param_groups, base_lr, strict=True):
-                group["lr"] = base * _factor(schedule, step)
-            updater.step()
-            for k in running:
-                histories[k].loss.append(losses[k])
-                histories[k].lr.append(float(updater.param_groups[0]["lr"]))
-                histories[k].grad_norm.append(norms[k])
+                updater.zero_grad()
+                found.sum().backward()  # no replica's loss depends on another's weights
+                grads = [p.grad for p in weights.values() if p.grad is not None]
+                norm = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in grads]).norm(dim=0)
+                end_diverged(norms := norm.tolist(), f"step {step}: the norm of the gradient")
+                if clip is not None:
+                    shorter = (clip / (norm + 1e-6)).clamp(max=1)  # as torch.nn.utils.clip_grad_norm_
+                    for g in grads:
+                        g.mul_(shorter.view(-1, *[1] * (g.dim() - 1)))
 
-            if held_out is not None and (step + 1) % validate_every == 0:
-                skeleton.eval()
-                with torch.no_grad():
-                    parts = [
-                        vmap(output, in_dims=(0, 0, None), randomness="different")(
-                            weights, buffers, tuple(part.to(device) for part in parts)
-                        )
-                        for parts in zip(*(x.split(256) for x in held_out[0]), strict=True)
-                    ]
-                    outputs, wanted = torch.cat(parts, 1), held_out[1].to(device)
-                    values = [_one_number(loss(outputs[k], wanted)).item() for k in range(len(seeds))]
-                skeleton.train()
-                finite(values, f"after step {step}: the validation loss", running)
+                for group, base in zip(updater.param_groups, base_lr, strict=True):
+                    group["lr"] = base * _factor(schedule, step)
+                updater.step()
+                buffers = _copy(changed)
                 for k in running:
-                    histories[k].validation_step.append(step + 1)
-                    histories[k].validation_loss.append(values[k])
-                    if histories[k].best_step == step + 1:
-                        best[k] = _replica(k, weights, buffers)
-                running = [k for k in running if histories[k].waited < patience]
+                    histories[k].loss.append(losses[k])
+                    histories[k].lr.append(float(updater.param_groups[0]["lr"]))
+                    histories[k].grad_norm.append(norms[k])
+
+                if held_out is not None and (step + 1) % validate_every == 0:
+                    parts = zip(*(x.split(256) for x in held_out[0]), strict=True)
+                    predictions, wanted = torch.cat([outputs(part) for part in parts], 1), held_out[1].to(device)
+                    with torch.no_grad():
+                        values = [_one_number(loss(each, wanted)).item() for each in predictions]
+                    end_diverged(values, f"after step {step}: the validation loss")
+                    for k in running:
+                        histories[k].validation_step.append(step + 1)
+                        histories[k].validation_loss.append(values[k])
+                        if histories[k].best_step == step + 1:
+                            ended[k] = _replica(k, weights | buffers)
+                    running = [k for k in running if histories[k].waited < patience]
+                done, state = step + 1, _copy(weights | buffers)
                 if not running:
                     break
-            bar.update()
+                bar.update()
+        except BaseException as problem:
+            for k in running:
+                ended.pop(k, None)
+                histories[k]._end_at(done)
+            problem.results = results()
+            raise
 
-    for k, (model, history) in enumerate(zip(replicas, histories, strict=True)):
-        model.load_state_dict(_replica(k, weights, buffers) if best[k] is None else best[k])
+    if told := [f"seed {seed}, {h.diverged}" for seed, h in zip(seeds, histories, strict=True) if h.diverged]:
+        warnings.warn(f"{len(told)} of {len(seeds)} replicas diverged: {'; '.join(told)}", RuntimeWarning, 3)
+    trained = results()
+    for model, history in trained:
         model.eval()
-        history.stopped_early = len(history.loss) < steps
-    return list(zip(replicas, histories, strict=True))
+        history.stopped_early = history.diverged is None and len(history.loss) < steps
+    return trained
 
 
-def _replica(k: int, *stacked: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value[k].detach().clone() for state in stacked for name, value in state.items()}
+def _replica(k: int, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return _copy({name: value[k] for name, value in state.items()})
 
 
 def predict(
@@ -501,45 +587,13 @@ def predict(
     >>> predict(nn.Linear(3, 2), torch.zeros(1000, 3)).shape
     torch.Size([1000, 2])
     """
-    _check_numbers(batch_size=batch_size)
+    (batch_size,) = _numbers(batch_size=batch_size)
     inputs = _tensors("inputs", inputs, {p.dtype for p in model.parameters()})
     _check_lengths("inputs", inputs)
     if device is not None:
         model.to(find_device(device))
     place = next((p.device for p in model.parameters()), torch.device("cpu"))
     return _outputs(model, inputs, batch_size, place).cpu()
-
-
-def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Parameters
-    ----------
-    name : str or torch.device
-        ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` …
-
-    Returns
-    -------
-    torch.device
-        With its number, where it has one.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device here.
-
-    Examples
-    --------
-    >>> find_device("cpu")
-    device(type='cpu')
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=torch.device(name)).device
-    except (RuntimeError, AssertionError, TypeError) as problem:
-        here = ["auto", "cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-        raise ValueError(f"device: got {str(name)!r}, need one that is here: {', '.join(here)}") from problem
 
 
 # Batches -------------------------------------------------------------------------------------------------------
@@ -581,7 +635,7 @@ def _to(device: torch.device, inputs: tuple[Tensor, ...], targets: Tensor) -> Ba
 def _pair(name: str, pair: tuple[Inputs, Tensor], dtypes: set[torch.dtype], same_length: bool = True) -> Batch:
     """``(inputs, targets)``, checked, the inputs always as a tuple."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"{name}: got {_kind(pair)}, need (inputs, targets)")
+        raise TypeError(f"{name} must be (inputs, targets), got {_kind(pair)}")
     inputs, (targets,) = _tensors(f"{name} inputs", pair[0], dtypes), _tensors(f"{name} targets", pair[1], dtypes)
     if same_length:
         _check_lengths(f"{name} inputs and targets", (*inputs, targets))
@@ -592,11 +646,11 @@ def _tensors(name: str, value: Inputs, dtypes: set[torch.dtype]) -> tuple[Tensor
     tensors = tuple(value) if isinstance(value, tuple | list) else (value,)
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: got {_kind(tensor)}, need a tensor (torch.as_tensor makes one)")
+            raise TypeError(f"{name} must be tensors (torch.as_tensor makes one), got {_kind(tensor)}")
         if dtypes and tensor.is_floating_point() and tensor.dtype not in dtypes:
             raise TypeError(
-                f"{name}: got {tensor.dtype}, need {' or '.join(sorted(map(str, dtypes)))} "
-                "as the model's parameters have it"
+                f"{name} must be {' or '.join(sorted(map(str, dtypes)))} as the model's parameters are, "
+                f"got {tensor.dtype}"
             )
     return tensors
 
@@ -605,8 +659,8 @@ def _check_lengths(name: str, tensors: tuple[Tensor, ...]) -> None:
     lengths = [len(tensor) if tensor.dim() else 0 for tensor in tensors]
     if not lengths or min(lengths) < 1 or len(set(lengths)) > 1:
         raise ValueError(
-            f"{name}: got {' and '.join(map(str, lengths)) or 'no'} examples, "
-            "need the same number in each, at least 1"
+            f"{name} must hold the same number of examples, at least 1, "
+            f"got {' and '.join(map(str, lengths)) or 'none'}"
         )
 
 
@@ -619,25 +673,25 @@ def _optimizer(
     make = OPTIMIZERS.get(choice) if isinstance(choice, str) else choice
     if not callable(make):
         raise ValueError(
-            f"optimizer: got {choice!r}, need one of {', '.join(OPTIMIZERS)}, or a function of (parameters, lr=…)"
+            f"optimizer must be one of {', '.join(OPTIMIZERS)} or a function of (parameters, lr=…), got {choice!r}"
         )
     made = make(parameters, lr=lr)
     if not isinstance(made, torch.optim.Optimizer):
-        raise TypeError(f"optimizer: it returned {_kind(made)}, need a torch.optim.Optimizer")
+        raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {_kind(made)}")
     return made
 
 
 def _factor(schedule: Callable[[int], float] | None, step: int) -> float:
     factor = 1.0 if schedule is None else float(schedule(step))
     if not 0 <= factor < math.inf:
-        raise ValueError(f"schedule: got {factor} at step {step}, need a finite factor, 0 or more")
+        raise ValueError(f"schedule must return a finite factor, 0 or more, got {factor} at step {step}")
     return factor
 
 
 def _one_number(value: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else _kind(value)
-        raise ValueError(f"loss: it returned {shape}, need a tensor with one number")
+        raise ValueError(f"loss must return a tensor with one number, got {shape}")
     return value
 
 
@@ -647,21 +701,42 @@ def _held_out_loss(model: nn.Module, held_out: Batch, loss: Loss, device: torch.
         return _one_number(loss(_outputs(model, inputs, 256, device), targets.to(device))).item()
 
 
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once, those that no ``state_dict`` holds included."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _copy(state: dict) -> dict:
+    return {key: x.detach().clone() if isinstance(x, Tensor) else x for key, x in state.items()}
+
+
+@torch.no_grad()
+def _put(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, tensor in _state(model).items():
+        tensor.copy_(values[name])
+
+
 def _outputs(model: nn.Module, inputs: tuple[Tensor, ...], batch_size: int, device: torch.device) -> Tensor:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            outputs = [
-                model(*(part.to(device) for part in parts))
-                for parts in zip(*(x.split(batch_size) for x in inputs), strict=True)
-            ]
-    finally:
-        for module, training in modes:
-            module.training = training
+    with _mode(model, training=False), torch.no_grad():
+        outputs = [
+            model(*(part.to(device) for part in parts))
+            for parts in zip(*(x.split(batch_size) for x in inputs), strict=True)
+        ]
     if not isinstance(outputs[0], Tensor):
-        raise TypeError(f"model: it returned {_kind(outputs[0])}, need a tensor with one prediction per example")
+        raise TypeError(f"model must return a tensor with one prediction per example, got {_kind(outputs[0])}")
     return torch.cat(outputs)
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Train or eval mode; afterwards each module is back in its own, whatever happened."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, before in modes:
+            module.training = before
 
 
 def _bar(start: int, steps: int, progress: bool) -> tqdm:
@@ -670,52 +745,24 @@ def _bar(start: int, steps: int, progress: bool) -> tqdm:
     return tqdm(initial=start, total=steps, unit="step", leave=False, disable=hidden)
 
 
-def _check_numbers(**numbers: float | None) -> None:
-    """``lr`` and ``clip`` measure, ``seed`` is a whole number, the others count and start at 1."""
-    for name, value in numbers.items():
-        if value is None and name in ("clip", "patience"):
-            continue
-        kind, need = int, "a whole number, 1 or more"
+def _numbers(**values: float | None) -> list[float | None]:
+    """As Python's own: ``lr`` and ``clip`` measure, ``seed`` is a whole number, the others count from 1."""
+    found = []
+    for name, value in values.items():
+        kind, need = numbers.Integral, "a whole number, 1 or more"
         if name in ("lr", "clip"):
-            kind, need = float | int, "a finite number above 0"
+            kind, need = numbers.Real, "a finite number above 0"
         elif name == "seed":
-            need = "a whole number, 0 or more"
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(f"{name}: got {value!r}, need {need}")
-        if not (0 < value < math.inf or (value == 0 and name == "seed")):
-            raise ValueError(f"{name}: got {value!r}, need {need}")
+            need = "a whole number from 0 to 2**64 − 1"
+        if value is not None or name not in ("clip", "patience"):
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{name} must be {need}, got {value!r}")
+            value = float(value) if kind is numbers.Real else int(value)
+            if not (0 <= value < 2**64 if name == "seed" else 0 < value < math.inf):
+                raise ValueError(f"{name} must be {need}, got {value!r}")
+        found.append(value)
+    return found
 
 
 def _kind(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-
-
-# Randomness ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _randomness_of(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers that follow from the seed; afterwards the caller's go on as if nothing had been."""
-    callers = _random_state(device)
-    _set_random_state(device, {name: torch.Generator(name).manual_seed(seed).get_state() for name in callers})
-    try:
-        yield
-    finally:
-        _set_random_state(device, callers)
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
-
-
-def _set_random_state(device: torch.device, state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    elif device.type == "mps" and "mps" in state:
-        torch.mps.set_rng_state(state["mps"])

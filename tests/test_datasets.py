@@ -428,8 +428,8 @@ def test_processes_at_once(shelf):
     shelf.add_wheel()
     shelf.put_in_cache("tiny/tiny.bin", b"damaged")
     meet = (
-        "write = datasets._write; "
-        "datasets._write = lambda *args: (print('ready', flush=True), sys.stdin.readline(), write(*args))"
+        "write = datasets.write; "
+        "datasets.write = lambda *args: (print('ready', flush=True), sys.stdin.readline(), write(*args))"
     )
     processes = [shelf.start(meet) for _ in range(3)]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3

@@ -216,7 +216,7 @@ def test_stopped_move_can_be_repeated(book, monkeypatch):
         real(draft, path)
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(repo.os, "replace", replace)
+        stopped.setattr(os, "replace", replace)
         with pytest.raises(KeyboardInterrupt):
             repo.move(URL, book)
     assert not list(book.rglob(".*.md.*")) + list(book.rglob(".*.ipynb.*")), "no draft is left"

@@ -102,7 +102,7 @@ def test_an_unknown_parameter_is_refused(book):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--device", "abacus"], "device: got 'abacus'"),
+        (["--device", "abacus"], "device must be one that is here"),
         (["gates/nothing"], "no chapter gates/nothing in _toc.yml; there are gates/the_cell"),
     ],
 )

@@ -1,15 +1,19 @@
 """Many seeds in one pass against each seed alone."""
 
 import math
+import warnings
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import mse_loss
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from lstm_lib import init
 from lstm_lib.recurrent import GRU, LSTM
-from lstm_lib.training import Diverged, fit
+from lstm_lib.training import fit
 
 SEEDS = [3, 0, 7]
 
@@ -50,7 +54,7 @@ def task(generator, step):
 def alone(build, train, seed, **options):
     torch.manual_seed(seed)
     model = build()
-    return model, fit(model, train, seed=seed, loss=mse_loss, progress=False, **options)
+    return model, fit(model, train, seed=seed, **{"loss": mse_loss, "progress": False} | options)
 
 
 def close(ours, theirs):
@@ -124,31 +128,338 @@ def test_dropout_differs_between_replicas():
     assert abs(a.loss[0] - b.loss[0]) > 1e-6
 
 
-def test_a_diverged_replica_is_named():
-    def poisoned(generator, step):
+# What has more than parameters ---------------------------------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """Buffers of every kind: one that no state_dict holds, one changed in place, one that is new each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.norm, self.power = nn.Linear(20, 4), nn.BatchNorm1d(4), nn.Parameter(torch.rand(()))
+        self.register_buffer("scale", torch.rand(4, 1), persistent=False)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.calls = self.calls + 1
+        return self.norm(self.fc(x.flatten(1))) @ self.scale * self.power
+
+
+class Tied(nn.Module):
+    """One weight under two names, and one layer under two."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(20, 20), nn.Linear(20, 20), nn.Linear(20, 1)
+        self.b.weight, self.again = self.a.weight, self.b
+
+    def forward(self, x):
+        return self.c(self.again(self.b(self.a(x.flatten(1))).tanh()))
+
+
+@pytest.mark.parametrize("kind", [Scaled, Tied])
+@pytest.mark.parametrize("validation", [None, data(300, 2)], ids=["last", "best"])
+def test_buffers_and_weights_under_two_names_are_what_they_are_alone(kind, validation):
+    def build():
+        return kind().double()
+
+    options = {"steps": 12, "lr": 0.05, "clip": 0.5, "validation": validation, "validate_every": 2}
+    options |= {} if validation is None else {"patience": 1}
+    many = fit(build, data(50, 1), seeds=SEEDS, loss=mse_loss, progress=False, **options)
+    for seed, (model, history) in zip(SEEDS, many, strict=True):
+        solo, expected = alone(build, data(50, 1), seed, **options)
+        for name in ("loss", "grad_norm", "validation_loss"):
+            close(getattr(history, name), getattr(expected, name))
+        assert [name for name, _ in model.named_buffers()] == [name for name, _ in solo.named_buffers()]
+        ours, theirs = ([*m.named_parameters(), *m.named_buffers()] for m in (model, solo))
+        for (name, value), (_, other) in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(value, other, rtol=1e-6, atol=1e-8, msg=name)
+        if kind is Tied:
+            assert model.a.weight is model.b.weight
+
+
+# Replicas that diverge -----------------------------------------------------------------------------------------
+
+momentum = partial(torch.optim.SGD, momentum=0.9)
+BAD, AT = SEEDS[1], 3
+
+
+def steep(prediction, targets):
+    """Where a target is 0, its second term is 0 and has no slope: ∞ · 0."""
+    return mse_loss(prediction, targets) + (prediction * targets).abs().sqrt().mean()
+
+
+def mined(factor):
+    """The task, but that in step AT of seed BAD the targets are multiplied by ``factor``."""
+    drawn = []
+
+    def record(generator, step):
+        drawn.append(generator.initial_seed())
+        return task(generator, step)
+
+    fit(perceptron, record, seeds=[BAD], steps=AT + 1, loss=mse_loss, progress=False)
+
+    def make(generator, step):
         x, y = task(generator, step)
-        return x, (y * math.nan if generator.initial_seed() == bad and step == 3 else y)
+        return x, (y * factor if generator.initial_seed() == drawn[-1] else y)
+
+    return make
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("optimizer", ["adamw", momentum], ids=["adamw", "momentum"])
+def test_a_diverged_replica_stops_and_leaves_the_others_what_they_get_alone(where, clip, optimizer):
+    options = {"steps": 8, "lr": 0.05, "clip": clip, "optimizer": optimizer, "loss": steep, "progress": False}
+    train, what = mined(0), "the norm of the gradient"
+    if where == "loss":
+        train, what = mined(math.nan), "the loss"
+    with pytest.warns(
+        RuntimeWarning, match=f"^1 of 3 replicas diverged: seed {BAD}, step {AT}: {what} is"
+    ) as told:
+        many = fit(perceptron, train, seeds=SEEDS, **options)
+    assert [warning.filename for warning in told] == [__file__]
+    for seed, (model, history) in zip(SEEDS, many, strict=True):
+        assert not model.training
+        assert not history.stopped_early
+        if seed == BAD:
+            assert history.diverged.startswith(f"step {AT}: {what} is")
+            assert len(history.loss) == AT
+            options["steps"] = AT
+        else:
+            assert history.diverged is None
+            options["steps"] = 8
+        solo, expected = alone(perceptron, task, seed, **options)
+        close(history.loss, expected.loss)
+        close(history.grad_norm, expected.grad_norm)
+        for name, value in solo.state_dict().items():
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-6, atol=1e-8)
+
+
+def test_a_replica_whose_validation_is_no_number_keeps_the_weights_from_before():
+    def loss(prediction, targets):  # validation has 5 examples; the loss of one replica's third is no number
+        value = mse_loss(prediction, targets)
+        if len(targets) == 5:
+            seen.append(value)
+            if len(seen) == 3 * 2 + 2:
+                return value * math.inf
+        return value
 
     seen = []
-    fit(perceptron, lambda generator, step: (seen.append(generator.initial_seed()), task(generator, step))[1],
-        seeds=SEEDS, steps=4, loss=mse_loss, progress=False)  # fmt: skip
-    bad = seen[-2]  # of the second seed's last step
-    with pytest.raises(Diverged, match="seed 0, step 3: the loss is nan") as caught:
-        fit(perceptron, poisoned, seeds=SEEDS, steps=5, loss=mse_loss, progress=False)
-    assert len(caught.value.history.loss) == 3
+    options = {"steps": 6, "lr": 0.05, "validate_every": 1, "validation": data(5, 4)}
+    with pytest.warns(RuntimeWarning, match=f"seed {BAD}, after step 2: the validation loss is inf"):
+        many = fit(perceptron, task, seeds=SEEDS, loss=loss, progress=False, **options)
+    for seed, (model, history) in zip(SEEDS, many, strict=True):
+        options["steps"] = 2 if seed == BAD else 6
+        _, expected = alone(perceptron, task, seed, **options)
+        close(history.loss, expected.loss)
+        close(history.validation_loss, expected.validation_loss)
+        assert len(history.validation_step) == options["steps"]
+        if seed == BAD:
+            solo, _ = alone(perceptron, task, seed, steps=2, lr=0.05)
+            torch.testing.assert_close(model[1].weight, solo[1].weight, rtol=1e-6, atol=1e-8)
+
+
+def test_all_may_diverge_and_none_is_no_warning():
+    def bad(generator, step):
+        x, y = task(generator, step)
+        return x, y * (math.nan if step == 2 else 1)
+
+    with pytest.warns(
+        RuntimeWarning, match="^3 of 3 replicas diverged: seed 3, step 2.*; seed 0, step 2.*; seed 7"
+    ):
+        many = fit(perceptron, bad, seeds=SEEDS, steps=9, loss=mse_loss, progress=False)
+    assert [len(history.loss) for _, history in many] == [2, 2, 2]
+    with warnings.catch_warnings(action="error"):
+        fit(perceptron, bad, seeds=SEEDS, steps=2, loss=mse_loss, progress=False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("where", ["task", "schedule", "update", "validation"])
+def test_what_stops_replicas_carries_their_results(error, where):
+    """Half-way in the fourth step; one replica has lost its patience before, and one has diverged."""
+
+    class Stoppable(torch.optim.Adam):
+        made = 0
+
+        def step(self):
+            self.made += 1
+            super().step()
+            if where == "update" and self.made == 4:
+                raise error("stopped")
+
+    def schedule(step):
+        if where == "schedule" and step == 3:
+            raise error("stopped")
+        return 1.0
+
+    def stopping(generator, step):
+        if where == "task" and step == 3:
+            raise error("stopped")
+        return task(generator, step)
+
+    def loss(prediction, targets):
+        value = mse_loss(prediction, targets)
+        if len(targets) == 5:
+            validations.append(value)
+            step, k = divmod(len(validations) - 1, 3)
+            if where == "validation" and step == 3 and k == 2:
+                raise error("stopped")
+            if k == 0:
+                return value * 0 + step  # rises at once
+            if k == 1:
+                return value * (math.nan if step == 2 else 0)
+            return value * 0 + abs(step - 1)  # its best was one step ago
+        return value
+
+    validations = []
+    options = {"steps": 9, "lr": 0.05, "optimizer": Stoppable, "schedule": schedule, "loss": loss, "patience": 2}
+    options |= {"validate_every": 1, "validation": data(5, 4), "progress": False, "seeds": SEEDS}
+    with pytest.raises(error, match="stopped") as raised:
+        fit(perceptron, stopping, **options)
+    steps = {SEEDS[0]: 3, SEEDS[1]: 2, SEEDS[2]: 3}
+    weights = {SEEDS[0]: 1, SEEDS[1]: 2, SEEDS[2]: 3}  # the best, those from before, the last
+    for seed, (model, history) in zip(SEEDS, raised.value.results, strict=True):
+        solo, _ = alone(perceptron, task, seed, steps=weights[seed], lr=0.05)
+        _, expected = alone(perceptron, task, seed, steps=steps[seed], lr=0.05)
+        close(history.loss, expected.loss)
+        assert history.validation_step == list(range(1, steps[seed] + 1))
+        assert (history.diverged is not None) == (seed == SEEDS[1])
+        torch.testing.assert_close(model[1].weight, solo[1].weight, rtol=1e-6, atol=1e-8)
+
+
+# What makes no sense, or cannot be done in one pass ------------------------------------------------------------
+
+
+class Packing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = LSTM(2, 3, batch_first=True), nn.Linear(3, 1)
+
+    def forward(self, x, lengths):
+        x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.head(self.layer(x)[1][0][-1])
+
+
+class Asking(nn.Linear):
+    def __init__(self, in_training):
+        super().__init__(2, 1)
+        self.in_training = in_training
+
+    def forward(self, x):
+        y = super().forward(x.mean(1))
+        return -y if self.training is self.in_training and y.sum() < 0 else y
+
+
+def untouched(parameters, lr):
+    """An optimizer that may not be asked for a step."""
+
+    class Untouched(torch.optim.SGD):
+        def step(self):
+            raise AssertionError("a step was made")
+
+    return Untouched(parameters, lr=lr)
+
+
+x, y = data(8, 1)
+x, y, lengths = x.float(), y.float(), torch.arange(1, 9)
+
+
+@pytest.mark.parametrize(
+    ("build", "train", "options"),
+    [
+        (Packing, ((x, lengths), y), {}),
+        (lambda: Asking(True), (x, y), {}),
+        (lambda: Asking(False), (x, y), {"validation": (x, y), "validate_every": 2}),
+        (lambda: nn.Linear(2, 1), (x[:, 0], y), {"loss": lambda p, t: mse_loss(p, t) * float(p.detach().mean())}),
+    ],
+    ids=["packed", "branch", "branch in validation", "value"],
+)
+def test_what_cannot_run_in_one_pass_is_refused_before_the_first_step(build, train, options):
+    options = {"steps": 4, "loss": mse_loss, "optimizer": untouched, "progress": False, "seeds": SEEDS} | options
+    with pytest.raises(
+        TypeError, match=r"^model and loss must run under torch\.func\.vmap to be .*, got RuntimeError: "
+    ):
+        fit(build, train, **options)
+
+
+def test_what_does_not_run_alone_either_fails_in_its_own_words():
+    options = {"steps": 4, "optimizer": untouched, "progress": False, "seeds": SEEDS}
+    with pytest.raises(ValueError, match=r"^input must be \(batch, seq_len, 2\)"):
+        fit(
+            lambda: Last(LSTM(2, 3, batch_first=True)),
+            (torch.ones(4, 5, 9), torch.ones(4, 1)),
+            loss=mse_loss,
+            **options,
+        )
+    held_out = torch.ones(4, 7, 2).double(), torch.ones(4, 1).double()
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2 shapes cannot be multiplied"):
+        fit(perceptron, task, loss=mse_loss, validation=held_out, validate_every=2, **options)
+    with pytest.raises(
+        ValueError, match=r"^loss must return a tensor with one number, got a tensor of shape \(8, 1\)"
+    ):
+        fit(perceptron, task, loss=lambda p, t: p - t, **options)
+
+
+shared = nn.Linear(20, 1)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: shared, "model must build new parameters at each call, got some that two models share"),
+        (lambda: nn.Sequential(nn.Linear(20, 20), shared), "model must build new parameters at each call"),
+        (
+            lambda: nn.Dropout(torch.rand(()).item()),
+            "model must build the same for every seed, got models that differ",
+        ),
+        (lambda: nn.Linear(20, int(torch.randint(1, 99, ()))), "model must build the same for every seed"),
+    ],
+)
+def test_models_that_are_no_replicas_of_each_other_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        fit(build, (x.flatten(1), y), seeds=SEEDS, steps=2, loss=mse_loss, progress=False)
+
+
+@pytest.mark.parametrize(
+    "seeds", [np.arange(2), range(2), (seed for seed in (0, 1)), {0: "a", 1: "b"}, [np.uint8(0), 1]]
+)
+def test_seeds_are_any_whole_numbers(seeds):
+    many = fit(perceptron, task, seeds=seeds, steps=2, loss=mse_loss, progress=False)
+    for seed, (_, history) in enumerate(many):
+        close(history.loss, alone(perceptron, task, seed, steps=2)[1].loss)
 
 
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
-        (perceptron(), {"seeds": [0]}, TypeError, "model: got .* with seeds, need a function"),
-        (perceptron, {}, TypeError, "model: got function, need a torch.nn.Module"),
-        (lambda: 3, {"seeds": [0]}, TypeError, "model: it returned int"),
-        (perceptron, {"seeds": []}, ValueError, r"seeds: got \[\], need at least one"),
-        (perceptron, {"seeds": [1, 1]}, ValueError, "all different"),
-        (perceptron, {"seeds": [-1]}, ValueError, "seed: got -1"),
-        (perceptron, {"seeds": [0], "checkpoint": "a.pt"}, ValueError, "checkpoint: got 'a.pt' with seeds"),
-        (lambda: Last(nn.LSTM(2, 3)), {"seeds": [0]}, TypeError, "its layer is PyTorch's LSTM"),
+        (perceptron(), {"seeds": [0]}, TypeError, "model must be a function .* with seeds, got torch"),
+        (
+            perceptron,
+            {},
+            TypeError,
+            r"model must be a torch.nn.Module \(or, with seeds, a function\), got function",
+        ),
+        (lambda: 3, {"seeds": [0]}, TypeError, "model must return a torch.nn.Module, got int"),
+        (perceptron, {"seeds": []}, ValueError, r"seeds must be at least one, all different, got \[\]"),
+        (perceptron, {"seeds": [1, 1]}, ValueError, r"seeds must be .* all different, got \[1, 1\]"),
+        (perceptron, {"seeds": [-1]}, ValueError, "seed must be a whole number from 0 .*, got -1"),
+        (perceptron, {"seeds": [0.5]}, TypeError, "seed must be a whole number from 0 .*, got 0.5"),
+        (perceptron, {"seeds": "01"}, TypeError, "seed must be a whole number from 0 .*, got '0'"),
+        (
+            perceptron,
+            {"seeds": 3},
+            TypeError,
+            r"seeds must be an iterable of whole numbers such as range\(3\), got 3",
+        ),
+        (
+            perceptron,
+            {"seeds": [0], "checkpoint": "a.pt"},
+            ValueError,
+            "checkpoint must be None with seeds, .* got 'a.pt'",
+        ),
+        (lambda: Last(nn.LSTM(2, 3)), {"seeds": [0]}, TypeError, "lstm_lib's LSTM as its layer, got PyTorch's"),
     ],
 )
 def test_what_makes_no_sense_is_refused(model, options, error, message):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
+import io
 import json
 import os
 import random
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from chapters import ROOT
-from lstm_lib import LSTM, cells, fused, trace
+from lstm_lib import LSTM, cells, files, fused, trace
 from lstm_lib.book import notebook, plots
 
 SHAPES = (
@@ -295,7 +296,7 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def plot(rows: list[dict], path: Path, title: str) -> None:
+def plot(rows: list[dict], file: io.BytesIO, title: str) -> None:
     """Multiples of the kernel's time in training, one mark per competitor and shape."""
     import matplotlib as mpl
 
@@ -326,33 +327,21 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
     )
     ax.set_title(title, size="small")
     figure.legend(title="batch, seq_len, input, hidden", loc="outside lower center", ncols=2, fontsize="small")
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
 def keep(found: dict, folder: Path) -> None:
     """Write the JSON file and the plot, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = found["kind"]
-    drafts = {
-        folder / f"{name}.svg": folder / f".{name}.svg.{os.getpid()}",
-        folder / f"{name}.json": folder / f".{name}.json.{os.getpid()}",
-    }
-    one = min(row["threads"] for row in found["rows"])
-    try:
-        plot(
-            [row for row in found["rows"] if row["threads"] == one],
-            drafts[folder / f"{name}.svg"],
-            f"{found['device']}, {found['date']}, {one} thread{'s' * (one > 1)}",
-        )
-        drafts[folder / f"{name}.json"].write_text(
-            json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        for path, draft in drafts.items():
-            os.replace(draft, path)
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    one, picture = min(row["threads"] for row in found["rows"]), io.BytesIO()
+    plot(
+        [row for row in found["rows"] if row["threads"] == one],
+        picture,
+        f"{found['device']}, {found['date']}, {one} thread{'s' * (one > 1)}",
+    )
+    files.write(folder / f"{found['kind']}.svg", picture.getvalue())
+    files.write(folder / f"{found['kind']}.json", text)
 
 
 def compiler() -> str | None:

@@ -18,6 +18,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 import setup_cell
 from chapters import chosen, notebook
+from lstm_lib import files
 
 KEPT = ("tags", "mystnb")
 METADATA = {
@@ -40,12 +41,7 @@ def canonical(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def write(nb: nbformat.NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    files.write(path, nbformat.writes(nb) + "\n")
 
 
 def execute(chapter: str, cell_timeout: int) -> float:

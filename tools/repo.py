@@ -7,7 +7,6 @@ and brings along what follows from it: the chapters' set-up cells, and pages tha
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 
 import setup_cell
 from chapters import ROOT
+from lstm_lib import files
 
 QUOTING = (
     "README.md",
@@ -145,15 +145,7 @@ def move(url: str, root: Path = ROOT) -> list[Path]:
     texts[config] = configured(config.read_text(encoding="utf-8"), url)
     changed = [path for path in texts if texts[path] != path.read_text(encoding="utf-8")]
     for path in changed:
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(draft, "w", encoding="utf-8", newline="\n") as file:
-                file.write(texts[path])
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        files.write(path, texts[path])
     return changed
 
 

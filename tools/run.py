@@ -25,6 +25,7 @@ from papermill.exceptions import PapermillException
 
 import setup_cell
 from chapters import ROOT, chosen, notebook
+from lstm_lib import files
 from lstm_lib.book import claims
 from lstm_lib.book.notebook import GLUE, REPORT
 from lstm_lib.training import find_device
@@ -150,10 +151,7 @@ def main() -> None:
                 failed.append(name)
                 print(f"{name}: FAILED, see {(out / name).relative_to(ROOT)}.ipynb\n{problem}", flush=True)
                 continue
-            target[name].parent.mkdir(parents=True, exist_ok=True)
-            draft = target[name].with_suffix(".tmp")
-            draft.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(draft, target[name])
+            files.write(target[name], json.dumps(found, indent=1, ensure_ascii=False) + "\n")
             print(f"{name}: {found['seconds']:.0f} s, {len(found['evidence'])} measures", flush=True)
     if failed:
         raise SystemExit(f"no results from {', '.join(failed)}")

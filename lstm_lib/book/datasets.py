@@ -26,7 +26,6 @@ import tarfile
 import tempfile
 import textwrap
 import tomllib
-import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +35,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from lstm_lib.files import write
 
 __all__ = ["Card", "DatasetError", "File", "Package", "cache_folder", "card", "load", "names"]
 
@@ -299,7 +300,7 @@ def _fetch(card: Card, file: File, origin: Callable[[File], bytes]) -> tuple[byt
         tried.append(textwrap.indent(str(error), " " * 8))
         raise DatasetError(_ways_out(card, file, cached, tried)) from error
     try:
-        _write(cached, data)
+        write(cached, data)
     except OSError as error:  # a mirror does as well as a cache
         return data, error if from_origin else None
     return data, None
@@ -310,23 +311,6 @@ def _bytes_at(path: Path) -> bytes | None:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, whoever else writes it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(part, "xb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, path)
-    except PermissionError:
-        if _bytes_at(path) != data:  # Windows does not replace a file that another process is reading
-            raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _ways_out(card: Card, file: File, cached: Path, tried: list[str]) -> str:
