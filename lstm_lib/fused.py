@@ -15,6 +15,9 @@ takes the gradients back: the LSTM's are o, i, f, g, so that one sigmoid covers 
 share dc lie together; the GRU's are r, z, W_hn h + b_hn, W_in x + b_in, with zeros where one product has nothing
 to add.
 
+This backward pass has no graph of its own. Where one is asked for (``create_graph``), or many passes at once
+(``is_grads_batched``, ``torch.func``), the readable loop is differentiated instead.
+
 Time is dimension −3 throughout. A dimension in front of it counts replicas (:func:`torch.func.vmap`): their
 products are one batched product.
 """

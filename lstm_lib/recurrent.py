@@ -18,8 +18,8 @@ from lstm_lib import cells, fused
 from lstm_lib.checks import InputError, check_call, check_options
 from lstm_lib.unroll import Hidden, Sequence, loop, run, transforms
 
-# Bound here, for a program may put the library's layers in the place of torch.nn's.
-_TORCH = (nn.LSTM, nn.GRU, nn.RNN)
+TORCH = (nn.LSTM, nn.GRU, nn.RNN)
+"""PyTorch's own layers. Bound here, for a program may put the library's in the place of ``torch.nn``'s."""
 
 
 class _Layer:
@@ -71,7 +71,7 @@ class _Layer:
                 f"layer must have no parametrization (remove_parametrizations bakes it in), got {self}"
             )
         plain = copy.copy(self)
-        plain.__class__ = next(base for base in _TORCH if isinstance(self, base))
+        plain.__class__ = next(base for base in TORCH if isinstance(self, base))
         return plain
 
     def __prepare_scriptable__(self) -> nn.RNNBase:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from lstm_lib.checkpoints import Checkpoint, load, restore, save, settings
 from lstm_lib.devices import find_device, random_state, seeded, set_random_state
+from lstm_lib.recurrent import TORCH
 
 __all__ = ["Diverged", "History", "find_device", "fit", "load", "predict", "save"]
 
@@ -403,7 +404,7 @@ def _build(build: Callable[[], nn.Module], seeds: Iterable[int], device: torch.d
         if not isinstance(models[seed], nn.Module):
             raise TypeError(f"model must return a torch.nn.Module, got {_kind(models[seed])}")
         for name, module in models[seed].named_modules():
-            if type(module) in (nn.LSTM, nn.GRU, nn.RNN):
+            if type(module) in TORCH:
                 kind = type(module).__name__
                 raise TypeError(
                     f"model must have lstm_lib's {kind} as its {name or 'layer'}, got PyTorch's, "

@@ -55,7 +55,7 @@ def test_one_competitor_alone_stands_beside_kernel_and_floor(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--shape", "2,3,4"), "got '2,3,4', need batch,seq_len,input_size,hidden_size"),
+        (("--shape", "2,3,4"), "must be batch,seq_len,input_size,hidden_size, got '2,3,4'"),
         (("--shape", "2,3,4,0"), "got '2,3,4,0'"),
         (("--threads", 0), "--threads: need 1 or more"),
         (("--shape", "2,3,4,5", "--only", "abacus"), "no competitor begins with abacus"),

@@ -142,7 +142,7 @@ def test_one_form_of_the_address(url):
     ],
 )
 def test_other_addresses_are_refused(url):
-    with pytest.raises(ValueError, match=r"URL: got .* need https://github.com/OWNER/NAME"):
+    with pytest.raises(ValueError, match=r"URL must be https://github.com/OWNER/NAME.* got"):
         repo.checked(url)
 
 

@@ -309,6 +309,25 @@ for make in (nn.LSTM, nn.GRU, nn.RNN):
     assert type(layer.__prepare_scriptable__()).__module__ == "torch.nn.modules.rnn"
     assert torch.allclose(lstm_lib.trace.trace(layer, x).out, out, atol=1e-6)
 assert torch.allclose(lstm_lib.trace.trace(theirs, x).out, theirs(x)[0], atol=1e-6)
+
+class Model(torch.nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.layer = make(3, 4)
+    def forward(self, x):
+        return self.layer(x)[0]
+
+def fit(make):
+    lstm_lib.training.fit(lambda: Model(make), lambda dice, step: (x, torch.zeros(5, 2, 4)), steps=1, seeds=[0, 1],
+                          loss=torch.nn.functional.mse_loss, progress=False)
+
+fit(nn.LSTM)
+try:
+    fit(type(theirs))
+except TypeError as error:
+    assert "whose kernel takes no replicas" in str(error)
+else:
+    raise AssertionError("PyTorch's own layer was not seen")
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 

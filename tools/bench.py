@@ -359,7 +359,7 @@ def compiler() -> str | None:
 def a_shape(text: str) -> tuple[int, ...]:
     shape = tuple(int(n) if n.strip().isdigit() else 0 for n in text.split(","))
     if len(shape) != 4 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, need batch,seq_len,input_size,hidden_size")
+        raise argparse.ArgumentTypeError(f"must be batch,seq_len,input_size,hidden_size, got {text!r}")
     return shape
 
 

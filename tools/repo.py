@@ -60,8 +60,8 @@ def checked(url: str) -> str:
     found = re.fullmatch(rf"(https://github\.com/{owner}/{name})(?:\.git)?/?", url, re.ASCII)
     if not found:
         raise ValueError(
-            f"URL: got {url!r}, need https://github.com/OWNER/NAME, both as GitHub allows them, "
-            "or the word placeholder for a book that is not published"
+            "URL must be https://github.com/OWNER/NAME, both as GitHub allows them, or the word placeholder for a "
+            f"book that is not published, got {url!r}"
         )
     return found[1]
 
