@@ -1,8 +1,9 @@
 """`make mutants [NB=…]`: break the subject of each chapter on purpose, and record which bounds notice.
 
-As far as its last claim, a chapter runs once as it is, and must pass; then once with each of its mutants, past
-broken bounds and failed asserts. `results/mutants/<chapter>.json` tells what each run measured; commit it, and the
-ledger and the claims' boxes quote it. A mutant whose record is of this chapter and this patch is not run again.
+A chapter runs as it is, and must pass; then with each of its mutants, as far as the last measure that this one
+must break, past broken bounds and failed asserts. `results/mutants/<chapter>.json` tells what each run measured;
+commit it, and the ledger and the claims' boxes quote it. A mutant whose record is of this chapter and this patch
+is not run again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -53,15 +55,21 @@ get_ipython().ast_transformers.append(Past())
 """The first cell of a broken chapter: bounds do not raise, and a failed assert is told and passed."""
 
 
-def code_cells(nb: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """The cells of code behind the set-up, as far as the last claim."""
+def code_cells(nb: nbformat.NotebookNode, mutant: Mutant | None = None) -> list[nbformat.NotebookNode]:
+    """The cells of code behind the set-up: as far as the last claim, or the last that the mutant must break."""
     code = [c for c in nb.cells if c.cell_type == "code" and setup_cell.TAG not in c.metadata.get("tags", [])]
-    return code[: max((k for k, cell in enumerate(code, 1) if "run.claim(" in cell.source), default=0)]
+
+    def counts(one: claims.Evidence) -> bool:
+        return not mutant or one.measure in mutant.breaks.get(one.claim, ())
+
+    ends = [k for k, cell in enumerate(code, 1) if any(map(counts, claims.from_outputs(cell.outputs)))]
+    return code[: max(ends, default=len(code))]
 
 
-def sources(chapter: str, root: Path = ROOT) -> list[str]:
-    """The code of a chapter, cell by cell, as a mutant takes it."""
-    return [cell.source for cell in code_cells(nbformat.read(notebook(chapter, root), 4))]
+def sources(chapter: str, mutants: Iterable[Mutant] = (), root: Path = ROOT) -> list[list[str]]:
+    """The code of a chapter, cell by cell: as it is, and as far as it goes with each mutant, not yet applied."""
+    nb = nbformat.read(notebook(chapter, root), 4)
+    return [[cell.source for cell in code_cells(nb, mutant)] for mutant in (None, *mutants)]
 
 
 def recorded(chapter: str, root: Path = ROOT) -> dict[str, dict]:
@@ -72,11 +80,10 @@ def recorded(chapter: str, root: Path = ROOT) -> dict[str, dict]:
 
 def current(chapter: str, root: Path = ROOT) -> set[str]:
     """The fingerprints of a chapter with each mutant that fits it: a record of another one is stale."""
-    code, found = sources(chapter, root), set()
-    for mutant in registry():
-        if mutant.chapter == chapter:
-            with suppress(ValueError):
-                found.add(fingerprint(mutant.applied(code)))
+    ours, found = [mutant for mutant in registry() if mutant.chapter == chapter], set()
+    for mutant, code in zip(ours, sources(chapter, ours, root)[1:], strict=True):
+        with suppress(ValueError):
+            found.add(fingerprint(mutant.applied(code)))
     return found
 
 
@@ -96,7 +103,7 @@ def write(path: Path, runs: dict[str, dict]) -> None:
 def execute(chapter: str, cells: list[str], cell_timeout: int, root: Path = ROOT) -> dict:
     """Run a chapter with this code: what it measured, and what went wrong."""
     path = notebook(chapter, root)
-    code = code_cells(nbformat.read(path, 4))
+    code = code_cells(nbformat.read(path, 4))[: len(cells)]
     for cell, text in zip(code, cells, strict=True):
         cell.source, cell.outputs = text, []
         if "parameters" in cell.metadata.get("tags", []):
@@ -184,8 +191,8 @@ def record(
     ValueError
         If the chapter does not pass as it is, or a mutant does not fit it.
     """
-    whole = sources(chapter, root)
-    patched = {mutant.name: mutant.applied(whole) for mutant in mutants}
+    whole, *parts = sources(chapter, mutants, root)
+    patched = {mutant.name: mutant.applied(part) for mutant, part in zip(mutants, parts, strict=True)}
     known = {} if again else recorded(chapter, root)
     runs = {
         name: run for name, run in known.items() if name in patched and run["source"] == fingerprint(patched[name])
@@ -203,7 +210,7 @@ def record(
             runs[name] = run | {key: base[key] for key in ("device", "threads", "versions")}
             write(target(chapter, root), {name: runs[name] for name in patched if name in runs})
             print(
-                f"{chapter}, {name}: {run['seconds']:.0f} s, {len(broken(run))} of {len(base['evidence'])} broken",
+                f"{chapter}, {name}: {run['seconds']:.0f} s, {len(broken(run))} of {len(run['evidence'])} broken",
                 flush=True,
             )
     return [f"{m.name}: survived by {measure}" for m in mutants for measure in survived(m, runs[m.name])]

@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections import Counter
+from functools import cache
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -52,6 +53,7 @@ def run_name(run: dict) -> str:
     return f"{run['device']}, {run['parameters']['scale']} scale, {run['date']}"
 
 
+@cache
 def seen_to_fail(chapter: str) -> dict[str, list[tuple[str, claims.Evidence]]]:
     """What broke each measure of a chapter, by its anchor: the mutants in words, and what they made of it."""
     found, current = {}, mutants.current(chapter, ROOT)
