@@ -201,7 +201,8 @@ def record(
     # Processes, not threads: a kernel is started in its chapter's folder.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         if waiting:
-            base = pool.submit(execute, chapter, whole, cell_timeout, root).result()
+            as_it_is = whole[: max(len(patched[name]) for name in waiting)]
+            base = pool.submit(execute, chapter, as_it_is, cell_timeout, root).result()
             wrong = base["errors"] + [one["measure"] for one in base["evidence"] if not one["holds"]]
             if wrong:
                 raise ValueError(f"{chapter} must pass as it is, got {'; '.join(wrong)}")
