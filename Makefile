@@ -7,7 +7,7 @@ NB ?=
 BENCH ?=
 export PYTHONHASHSEED = 0
 
-.PHONY: help book test notebooks run bench look repo lint clean
+.PHONY: help book test notebooks run mutants bench look repo lint clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,9 @@ notebooks: .venv/.ready ## execute notebooks in place, in canonical form (all, o
 
 run: .venv/.ready       ## run chapters with papermill and record results (DEVICE=cuda SCALE=full NB=…)
 	$(BIN)/python tools/run.py --device $(DEVICE) --scale $(SCALE) $(NB)
+
+mutants: .venv/.ready   ## break the subject of each claim on purpose, record which bounds notice (NB=…)
+	$(BIN)/python tools/mutants.py $(NB)
 
 bench: .venv/.ready     ## how fast every LSTM is, against PyTorch's kernel (BENCH="--threads 1 --seconds 60")
 	$(BIN)/python tools/bench.py $(BENCH)

@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+import mutants
 from chapters import ROOT, chapters, notebook
 from lstm_lib.book.claims import MIME, from_notebook, registry
 
@@ -125,7 +127,7 @@ def test_a_recorded_run_stands_beside_the_page(book):
 
 def test_a_recorded_run_with_the_same_figures_is_not_repeated(book):
     shutil.copytree(ROOT / "results", book / "results")
-    for path in book.glob("results/*/*/*.json"):
+    for path in book.glob("results/*-*/*/*.json"):
         run = json.loads(path.read_text())
         run["evidence"] = [one.to_json() for one in from_notebook(notebook(run["chapter"]))]
         path.write_text(json.dumps(run))
@@ -133,6 +135,43 @@ def test_a_recorded_run_with_the_same_figures_is_not_repeated(book):
     assert built, page
     evidence = sum(len(from_notebook(notebook(name))) for name in chapters())
     assert page.count('<th scope="row">') == page.count("the page: CPU, quick scale") == evidence
+
+
+CHAPTER = "gates/the_cell"
+
+
+def seen(book: Path, broken: list, stale: bool = False) -> None:
+    """Record that a mutant of the list broke this evidence."""
+    source = next(iter(mutants.recorded(CHAPTER).values()))["source"] if not stale else "0" * 64
+    run = {"source": source, "evidence": [one.to_json() for one in broken]}
+    path = mutants.target(CHAPTER, book)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"gate held": run, "gate <swapped>": run}))
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_what_was_seen_to_fail_stands_in_the_ledger_and_in_the_box(book, stale):
+    first, *others = from_notebook(notebook(CHAPTER))
+    seen(book, [replace(first, values=(0.31,)), *others], stale)
+    excluded = [f"notebooks/{name}.ipynb" for name in chapters() if name != CHAPTER]
+    (book / "conf.py").write_text(CONF.replace('["notebooks"]', repr(excluded)))
+    path = notebook(CHAPTER, book)
+    committed = path.read_bytes()
+    built, page = build(book)
+    assert built, page
+    assert path.read_bytes() == committed
+    words = f"gate held{' (in an earlier version of the chapter)' if stale else ''}: 0.31; and 1 more"
+    assert words in Text(page).words
+    assert f"Seen to fail: {words.removesuffix('; and 1 more')} (must be {first.required})." in Text(page).words
+    assert Text(page).words.count("no mutant breaks it") == len(others)
+    assert Text(page).words.count("No mutant breaks it.") == len({one.claim for one in others} - {first.claim})
+    evidence = [one for name in chapters() for one in from_notebook(notebook(name)) if name != CHAPTER]
+    assert Text(page).words.count("Not yet seen to fail.") == len(
+        {one.claim for one in evidence} - {one.claim for one in (first, *others)}
+    )
+    assert "1 have been seen to fail" in re.sub(r"\s+", " ", " ".join(Text(page).words))
+    box = Text((book / "out" / "notebooks" / f"{CHAPTER}.html").read_text()).words
+    assert box.count("seen to fail") == box.count(words) == 1
 
 
 def break_bound(one):

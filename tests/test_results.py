@@ -16,7 +16,7 @@ from lstm_lib.book.claims import Evidence
 from notebooks import METADATA
 
 SCHEMA = json.loads((ROOT / "results" / "schema.json").read_text(encoding="utf-8"))
-RECORDED = sorted(ROOT.glob("results/*/*/*.json"))
+RECORDED = sorted(ROOT.glob("results/*-*/*/*.json"))
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -126,4 +126,4 @@ def test_a_chapter_that_fails_leaves_no_results(book, cell, options, said):
     assert done.returncode != 0
     assert said in done.stdout
     assert "no results from gates/the_cell" in done.stderr
-    assert not list(book.glob("results/*/*/*.json"))
+    assert not list(book.glob("results/*-*/*/*.json"))

@@ -2,14 +2,17 @@
 
 Directives: `{claims-count}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the outputs of the committed
 notebooks and from the recorded runs in `results/`; a claim without its evidence, or a bound that fails, ends the
-build.
+build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and into the claim's box in its
+chapter, whose committed outputs know nothing of it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
+from functools import cache
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +26,8 @@ from lstm_lib.book import claims
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tools"))
 
-from chapters import chapters, notebook  # noqa: E402  (needs the path above)
+import mutants  # noqa: E402  (needs the path above)
+from chapters import chapters, notebook  # noqa: E402
 
 PUBLISHED_RUN = "the page: CPU, quick scale"
 """What the ledger calls the run whose outputs the pages show."""
@@ -36,7 +40,7 @@ def page_evidence(root: Path = ROOT) -> dict[str, list[claims.Evidence]]:
 
 def recorded(root: Path = ROOT) -> list[dict]:
     """The recorded runs, in the order of device, scale and chapter."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("results/*/*/*.json"))]
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("results/*-*/*/*.json"))]
     order = chapters(root)
     return sorted(
         (run for run in runs if run["chapter"] in order),
@@ -47,6 +51,37 @@ def recorded(root: Path = ROOT) -> list[dict]:
 def run_name(run: dict) -> str:
     """A recorded run in words: processor, scale, date."""
     return f"{run['device']}, {run['parameters']['scale']} scale, {run['date']}"
+
+
+@cache
+def seen_to_fail(chapter: str) -> dict[str, list[tuple[str, claims.Evidence]]]:
+    """What broke each measure of a chapter, by its anchor: the mutants in words, and what they made of it."""
+    found, current = {}, mutants.current(chapter, ROOT)
+    for name, run in mutants.recorded(chapter, ROOT).items():
+        stale = "" if run["source"] in current else " (in an earlier version of the chapter)"
+        for one in mutants.broken(run):
+            found.setdefault(one.anchor, []).append((name + stale, one))
+    return found
+
+
+def quoted(kills: list[tuple[str, claims.Evidence]]) -> str:
+    """The first of several mutants, and how many there are besides."""
+    (name, one), *others = kills
+    return escape(f"{name}: {one.measured}" + (f"; and {len(others)} more" if others else ""))
+
+
+def into_boxes(app: Sphinx, doctree: nodes.document) -> None:
+    """Say in the claims' boxes of a chapter what was seen to break them."""
+    chapter = app.env.docname.removeprefix("notebooks/")
+    if not mutants.target(chapter, ROOT).exists():
+        return
+    app.env.note_dependency(str(mutants.target(chapter, ROOT)))
+    kills = seen_to_fail(chapter)
+    for raw in doctree.findall(nodes.raw):
+        box = re.search(r'<div class="claim [^>]*id="([^"]+)"', raw.astext())
+        if box and box[1] in kills:
+            row = f'<tr><th scope="row">seen to fail</th><td>{quoted(kills[box[1]])}</td></tr></table>'
+            raw.children = [nodes.Text(raw.astext().replace("</table>", row))]
 
 
 def source(claim: claims.Claim) -> str:
@@ -67,6 +102,7 @@ class Directive(SphinxDirective):
         for path in [
             *map(notebook, chapters()),
             *ROOT.glob("results/*/*/*.json"),
+            *ROOT.glob("lstm_lib/book/mutants/*.toml"),
             ROOT / "lstm_lib" / "book" / "claims.toml",
         ]:
             self.env.note_dependency(str(path))
@@ -88,6 +124,8 @@ class Count(Directive):
         verdicts = Counter(claim.verdict for claim in claims.registry().values() if claim.id in tested)
         opinions = sum(claim.verdict == "not testable" for claim in claims.registry().values())
         waiting = len(claims.registry()) - len(tested) - opinions
+        kills = [kill for name in evidence for kills in seen_to_fail(name).values() for kill in kills]
+        failed = {one.claim for _, one in kills}
         found = ", ".join(
             f"{verdicts[name]} {'true when …' if name == 'true when' else name}"
             for name in claims.VERDICTS
@@ -95,7 +133,8 @@ class Count(Directive):
         )
         return [
             f"The book has {len(claims.registry())} claims to test. **{len(tested)} are tested** ({found}), "
-            f"{waiting} are not yet tested, {opinions} cannot be tested."
+            f"{waiting} are not yet tested, {opinions} cannot be tested. "
+            f"{len(failed)} have been seen to fail when their subject was broken on purpose."
         ]
 
 
@@ -142,6 +181,15 @@ class Ledger(Directive):
                 one, _ = row
                 return one.chapter, one.measure, one.required
 
+            broken = {chapter: seen_to_fail(chapter) for chapter in {one.chapter for one, _ in rows}}
+            tried = {chapter for chapter in broken if mutants.recorded(chapter, ROOT)}
+            kills = [broken[one.chapter][one.anchor][0] for one, _ in rows if one.anchor in broken[one.chapter]]
+            if kills:
+                told = f"Seen to fail: {quoted(kills[:1])} (must be {escape(kills[0][1].required)})."
+            else:
+                words = "No mutant breaks it" if tried else "Not yet seen to fail"
+                told = f'<span class="claim-unbroken">{words}.</span>'
+            lines += [f"<p>{told}</p>", ""]
             lines += ['<table class="claim-evidence">']
             for (chapter, measure, required), runs in groupby(sorted(rows, key=same), key=same):
                 runs = list(runs)
@@ -153,8 +201,12 @@ class Ledger(Directive):
                         f'<tr><th scope="row">{escape(run)}</th><td>{escape(one.measured)}</td></tr>'
                         for one, run in runs
                     ),
-                    "</tbody>",
                 ]
+                if chapter in tried:
+                    kills = broken[chapter].get(runs[0][0].anchor)
+                    said = quoted(kills) if kills else '<span class="claim-unbroken">no mutant breaks it</span>'
+                    lines += [f'<tr><th scope="row" class="claim-mutant">seen to fail</th><td>{said}</td></tr>']
+                lines += ["</tbody>"]
             lines += ["</table>", ""]
         elif claim.chapters:
             lines += [f"To be tested in: {', '.join(claim.chapters)}.", ""]
@@ -193,4 +245,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("claims-count", Count)
     app.add_directive("claims-ledger", Ledger)
     app.add_directive("run-times", RunTimes)
+    app.connect("doctree-read", into_boxes)
     return {"version": "1", "parallel_read_safe": True}
