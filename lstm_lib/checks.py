@@ -171,6 +171,7 @@ def check_call(
     given = (hx,) if len(states) == 1 else hx
     if (
         not isinstance(given, tuple | list | Tensor)
+        or (isinstance(given, Tensor) and given.dim() == 0)
         or len(given) != len(states)
         or not all(isinstance(s, Tensor) for s in given)
     ):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.rnn import PackedSequence
 
 from lstm_lib import cells, fused
 from lstm_lib.checks import InputError, check_call, check_options
@@ -49,6 +50,10 @@ class _Layer:
             return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), arguments, {})
         levels = transforms()
         if self._plain and not {"Vmap", "Jvp"} & set(levels):
+            if hx is not None and isinstance(input, Tensor | PackedSequence):
+                # The kernel itself lets some wrong states pass, and some crash it.
+                check_call(cells.of(self), self, input, hx, weight=input.data)
+                hx = tuple(hx) if isinstance(self, TORCH[0]) else hx
             try:
                 return super().forward(input, hx)
             except Exception:  # whatever it was: either we can name what does not fit, or it goes on as it is
@@ -248,6 +253,13 @@ class LSTM(_Layer, nn.LSTM):
         for name, value in self.named_parameters():
             if "_ln_" in name:
                 self._start(name, value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; before their names were private, the options of a variant had public ones."""
+        if "_residual" not in state and "residual" in state:
+            options = ("variant", "residual", "weight_drop")
+            state = {"_" + name if name in options else name: value for name, value in state.items()}
+        super().__setstate__(state)
 
     def extra_repr(self) -> str:
         """PyTorch's, and the options of the variant."""

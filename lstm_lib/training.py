@@ -364,15 +364,15 @@ def fit(
                 step, best, random, tensors, moments = done
                 history._end_at(step)
                 problem.history = history
-                _put(model, tensors)
-                updater.state.clear()
-                updater.state.update(moments)
-                set_random_state(device, random)
-                if checkpoint is not None and step > start:
-                    try:
+                try:
+                    _put(model, tensors)
+                    updater.state.clear()
+                    updater.state.update(moments)
+                    set_random_state(device, random)
+                    if checkpoint is not None and step > start:
                         keep()
-                    except Exception as another:
-                        problem.add_note(f"fit could not write its checkpoint: {another}")
+                except Exception as another:  # which must not hide the problem
+                    problem.add_note(f"fit could not go back to its last step, or write its checkpoint: {another}")
                 history.diverged = str(problem) if isinstance(problem, Diverged) else None
                 raise
 
@@ -411,6 +411,12 @@ def _build(build: Callable[[], nn.Module], seeds: Iterable[int], device: torch.d
                     "whose kernel takes no replicas"
                 )
         models[seed].to(device)
+        inside = [module for _, module in models[seed].named_modules(remove_duplicate=False)]
+        own = [id(p) for module in set(inside) for p in module.parameters(recurse=False)]
+        if len(set(inside)) < len(inside) and len(set(own)) < len(own):  # functional_call mixes them up
+            raise ValueError(
+                "model must not have a module under two names and tied weights at once with seeds, got both"
+            )
     if len({repr(model) for model in models.values()}) > 1:
         raise ValueError("model must build the same for every seed, got models that differ in more than weights")
     learning = [id(p) for model in models.values() for p in model.parameters() if p.requires_grad]

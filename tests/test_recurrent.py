@@ -469,3 +469,26 @@ def test_a_packed_batch_is_each_sequence_alone_gradients_too(lengths, reverse, s
     together = sum((s * s.detach().cos()).sum() for s in (out.data, h_n, c_n))
     apart = sum((s * s.detach().cos()).sum() for own, state in alone for s in (own, *state))
     agree(torch.autograd.grad(together, leaves), torch.autograd.grad(apart, leaves), 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("h_rows", "c_rows", "message"),
+    [((2, 2), (1, 2), "h_0"), ((1, 2), (1, 1), "c_0"), ((1, 2), (2, 2), "c_0"), ((1, 3), (1, 3), "h_0")],
+    ids=["rows of h_0", "batch of c_0", "rows of c_0", "one sequence too many"],
+)
+@pytest.mark.parametrize("options", [{}, {"peephole": True}], ids=["plain", "variant"])
+def test_a_wrong_state_of_a_packed_batch_is_refused(options, h_rows, c_rows, message):
+    """PyTorch's own layer lets some of them pass in silence, and others crash it."""
+    layer, x = LSTM(3, 5, **options), pack_sequence([torch.randn(n, 3) for n in (3, 7)], enforce_sorted=False)
+    with pytest.raises(ValueError, match=f"hx: {message} must be .* = \\(1, 2, 5\\)"):
+        layer(x, (torch.zeros(*h_rows, 5), torch.zeros(*c_rows, 5)))
+    with pytest.raises(ValueError, match=r"hx: c_0 must be torch\.float32 as input is, got torch\.float16"):
+        layer(x, (torch.zeros(1, 2, 5), torch.zeros(1, 2, 5).half()))
+
+
+def test_a_stacked_state_goes_where_a_tuple_goes():
+    for layer in (LSTM(3, 5), LSTM(3, 5, coupled=True)):
+        x, hx = torch.randn(4, 2, 3), torch.randn(2, 1, 2, 5)
+        agree(flat(*layer(x, hx)), flat(*layer(x, tuple(hx))), 0)
+        with pytest.raises(TypeError, match="hx must be a tuple"):
+            layer(x, torch.tensor(0.0))

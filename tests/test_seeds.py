@@ -147,18 +147,30 @@ class Scaled(nn.Module):
 
 
 class Tied(nn.Module):
-    """One weight under two names, and one layer under two."""
+    """One weight under two names."""
 
     def __init__(self):
         super().__init__()
         self.a, self.b, self.c = nn.Linear(20, 20), nn.Linear(20, 20), nn.Linear(20, 1)
-        self.b.weight, self.again = self.a.weight, self.b
+        self.b.weight = self.a.weight
 
     def forward(self, x):
-        return self.c(self.again(self.b(self.a(x.flatten(1))).tanh()))
+        return self.c(self.b(self.a(x.flatten(1))).tanh())
 
 
-@pytest.mark.parametrize("kind", [Scaled, Tied])
+class Again(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.c = nn.Linear(20, 20), nn.Linear(20, 1)
+        self.again = self.a
+
+    def forward(self, x):
+        return self.c(self.again(self.a(x.flatten(1))).tanh())
+
+
+@pytest.mark.parametrize("kind", [Scaled, Tied, Again])
 @pytest.mark.parametrize("validation", [None, data(300, 2)], ids=["last", "best"])
 def test_buffers_and_weights_under_two_names_are_what_they_are_alone(kind, validation):
     def build():
@@ -465,3 +477,18 @@ def test_seeds_are_any_whole_numbers(seeds):
 def test_what_makes_no_sense_is_refused(model, options, error, message):
     with pytest.raises(error, match=message):
         fit(model, task, steps=2, loss=mse_loss, progress=False, **options)
+
+
+def test_a_module_under_two_names_with_tied_weights_is_refused():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.b.weight, self.c = self.a.weight, self.a
+
+        def forward(self, x):
+            return self.c(self.b(self.a(x)))
+
+    x = torch.randn(8, 3)
+    with pytest.raises(ValueError, match="a module under two names and tied weights at once"):
+        fit(Both, (x, x), seeds=[0, 1], steps=1, loss=mse_loss, progress=False)

@@ -423,3 +423,14 @@ def test_autocast_leaves_double_precision_alone(options):
             assert low.dtype == torch.bfloat16  # by the engine and by the loop
             with pytest.raises(RuntimeError, match=r"input must be torch\.float64 as the layer is"):
                 layer(x.float())
+
+
+def test_a_pickle_from_before_the_names_were_private_keeps_its_options():
+    layer, x = LSTM(3, 3, peephole=True, residual=True, weight_drop=0.2).eval(), torch.randn(5, 2, 3)
+    old = copy.copy(layer)
+    state = {name.removeprefix("_") if name in ("_variant", "_residual", "_weight_drop") else name: value
+             for name, value in layer.__dict__.items()}  # fmt: skip
+    old.__dict__.clear()
+    old.__setstate__(state)
+    assert repr(old) == repr(layer)
+    same(old(x)[0], layer(x)[0])

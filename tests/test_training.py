@@ -573,7 +573,7 @@ def test_a_run_whose_checkpoint_cannot_be_written_keeps_its_history(tmp_path, mo
     with pytest.raises(KeyboardInterrupt) as raised:
         stopped("loss", KeyboardInterrupt, tmp_path / "run.pt", checkpoint_every=100)
     assert len(raised.value.history.loss) == STOPPED - 1
-    assert "could not write its checkpoint: [Errno 28]" in "".join(raised.value.__notes__)
+    assert "or write its checkpoint: [Errno 28]" in "".join(raised.value.__notes__)
 
 
 def test_a_model_that_cannot_be_validated_is_told_before_the_first_step():
@@ -1322,3 +1322,24 @@ def test_on_cuda(tmp_path):
     load(cpu, tmp_path / "weights.pt")
     x, _ = data()
     torch.testing.assert_close(predict(cpu, x, device="cuda"), predict(model, x), rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_be_put_back_does_not_hide_what_stopped_the_run():
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line, self.calls = nn.Linear(3, 1), 0
+            self.register_buffer("seen", torch.zeros(0))
+
+        def forward(self, x):
+            self.calls += 1
+            self.seen = torch.cat([self.seen, torch.ones(1)])
+            if self.calls == 4:
+                raise MemoryError("the true cause")
+            return self.line(x)
+
+    data = torch.randn(40, 3), torch.randn(40, 1)
+    with pytest.raises(MemoryError, match="the true cause") as raised:
+        fit(Growing(), data, steps=9, loss=nn.functional.mse_loss, device="cpu", progress=False)
+    assert len(raised.value.history.loss) == 3
+    assert "could not go back" in "".join(raised.value.__notes__)

@@ -27,6 +27,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 import setup_cell
 from chapters import ROOT, chosen, notebook
+from lstm_lib import files
 from lstm_lib.book import claims
 from lstm_lib.book.mutants import Mutant, fingerprint, registry
 from lstm_lib.book.notebook import REPORT
@@ -90,14 +91,6 @@ def current(chapter: str, root: Path = ROOT) -> set[str]:
 def target(chapter: str, root: Path = ROOT) -> Path:
     """The file of a chapter's recorded runs."""
     return root / "results" / "mutants" / f"{chapter}.json"
-
-
-def write(path: Path, runs: dict[str, dict]) -> None:
-    """Write recorded runs whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(runs, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
 
 
 def execute(chapter: str, cells: list[str], cell_timeout: int, root: Path = ROOT) -> dict:
@@ -209,7 +202,8 @@ def record(
         run_one = partial(execute, chapter, cell_timeout=cell_timeout, root=root)
         for name, run in zip(waiting, pool.map(run_one, [patched[name] for name in waiting]), strict=True):
             runs[name] = run | {key: base[key] for key in ("device", "threads", "versions")}
-            write(target(chapter, root), {name: runs[name] for name in patched if name in runs})
+            known = {name: runs[name] for name in patched if name in runs}
+            files.write(target(chapter, root), json.dumps(known, indent=1, ensure_ascii=False) + "\n")
             print(
                 f"{chapter}, {name}: {run['seconds']:.0f} s, {len(broken(run))} of {len(run['evidence'])} broken",
                 flush=True,
