@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -69,8 +69,15 @@ def code_cells(nb: nbformat.NotebookNode, mutant: Mutant | None = None) -> list[
 
 def sources(chapter: str, mutants: Iterable[Mutant] = (), root: Path = ROOT) -> list[list[str]]:
     """The code of a chapter, cell by cell: as it is, and as far as it goes with each mutant, not yet applied."""
-    nb = nbformat.read(notebook(chapter, root), 4)
+    path = notebook(chapter, root)
+    nb = _read(path, path.stat().st_mtime_ns)
     return [[cell.source for cell in code_cells(nb, mutant)] for mutant in (None, *mutants)]
+
+
+@cache
+def _read(path: Path, changed: int) -> nbformat.NotebookNode:
+    """A notebook: reading takes a second, so once while it is unchanged. Nobody changes what this returns."""
+    return nbformat.read(path, 4)
 
 
 def recorded(chapter: str, root: Path = ROOT) -> dict[str, dict]:
