@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import torch
@@ -76,7 +77,7 @@ def run(
         ``proj_size``, and of the library's LSTM ``weight_drop`` and ``residual``. It is not changed.
     x : Tensor or PackedSequence
         (seq_len, batch, input_size), or (batch, seq_len, input_size) with ``batch_first``; unbatched
-        (seq_len, input_size); or packed. A packed sequence that has ended is left where it is.
+        (seq_len, input_size); or packed. What would come of the padding reaches neither result nor gradient.
     hx : Tensor or tuple of Tensor, optional
         The initial state as PyTorch takes it, zeros if not given.
     training : bool, optional
@@ -155,10 +156,11 @@ def run(
                 start = tuple(s[row] for s in state)
                 masks = cell.masks(seq, layer.hidden_size, training, layer.proj_size)
                 there = reverse_time(seq, lengths) if d else seq
+                sweep_once = partial(sweep, cell, w, keep_gates=keep_gates)
                 if packed:
-                    steps, end = _shrinking(sweep, cell, w, there, start, masks, keep_gates, x.batch_sizes)
+                    steps, end = _packed(sweep_once, cell.states, there, start, masks, x.batch_sizes, lengths)
                 else:
-                    steps = sweep(cell, w, there, start, masks, keep_gates)
+                    steps = sweep_once(x=there, state=start, masks=masks)
                     end = [steps[name][-1] for name in cell.states]
                 last.append(end)
                 sweeps.append({name: reverse_time(s, lengths) for name, s in steps.items()} if d else steps)
@@ -185,29 +187,35 @@ def run(
     return out, last if len(last) > 1 else last[0], steps
 
 
-def _shrinking(
-    sweep: Sweep,
-    cell: Cell,
-    w: SimpleNamespace,
+def _packed(
+    sweep: Callable[..., dict[str, Tensor]],
+    names: tuple[str, ...],
     x: Tensor,
     state: State,
     masks: dict[str, Tensor],
-    keep_gates: bool,
     batch_sizes: Tensor,
+    lengths: Tensor,
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """A sweep over sequences of several lengths, the longest first: those that have ended are left behind.
+    """A sweep over sequences of several lengths, the longest first: its steps, and each sequence's last states.
 
-    To run them on over their padding would be simpler, but states may overflow there, and the gradient of what
-    nobody looks at, zero times infinity, is not a number.
+    To run those that have ended on over their padding, in one sweep, is the faster way. But states may overflow
+    there, and the gradient of what nobody looks at, zero times infinity, is not a number. Then, and where nobody
+    can look at values, those that have ended are left behind.
     """
+    if x.device.type != "meta" and not transforms() and not torch.compiler.is_compiling():
+        steps = sweep(x=x, state=state, masks=masks)
+        if all(torch.isfinite(steps[name]).all() for name in names):
+            row = torch.arange(len(lengths), device=x.device)
+            end = [steps[name][lengths - 1, row] for name in names]
+            ended = torch.arange(len(x), device=x.device)[:, None, None] >= lengths[:, None]
+            return {name: s.masked_fill(ended, 0) for name, s in steps.items()}, end
     pieces, ended, t = [], [], 0
     sizes, counts = torch.unique_consecutive(batch_sizes, return_counts=True)
     for n, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         ended.append([s[n:] for s in state])
-        state = tuple(s[:n] for s in state)
         part = {name: mask[t : t + count, :n] for name, mask in masks.items()}
-        steps = sweep(cell, w, x[t : t + count, :n], state, part, keep_gates)
-        state = tuple(steps[name][-1] for name in cell.states)
+        steps = sweep(x=x[t : t + count, :n], state=tuple(s[:n] for s in state), masks=part)
+        state = tuple(steps[name][-1] for name in names)
         pieces.append({name: pad(s, (0, 0, 0, x.shape[1] - n)) for name, s in steps.items()})
         t += count
     end = [torch.cat(parts[::-1]) for parts in zip(*ended, state, strict=True)]
