@@ -174,6 +174,19 @@ def test_what_was_seen_to_fail_stands_in_the_ledger_and_in_the_box(book, stale):
     assert box.count("seen to fail") == box.count(words) == 1
 
 
+def test_mutants_that_are_run_after_a_build_reach_the_box_in_the_next(book):
+    first, *others = from_notebook(notebook(CHAPTER))
+    excluded = [f"notebooks/{name}.ipynb" for name in chapters() if name != CHAPTER]
+    (book / "conf.py").write_text(CONF.replace('["notebooks"]', repr(excluded)))
+    page = book / "out" / "notebooks" / f"{CHAPTER}.html"
+    for times in (0, 1):
+        if times:
+            seen(book, [replace(first, values=(0.31,)), *others], stale=False)
+        built, output = build(book)
+        assert built, output
+        assert Text(page.read_text()).words.count("seen to fail") == times
+
+
 def break_bound(one):
     one["values"] = [1e9]
     one["bound"] = {"kind": "below", "low": "-inf", "high": 1}

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 from lstm_lib.book import claims
@@ -75,13 +76,22 @@ def into_boxes(app: Sphinx, doctree: nodes.document) -> None:
     chapter = app.env.docname.removeprefix("notebooks/")
     if not mutants.target(chapter, ROOT).exists():
         return
-    app.env.note_dependency(str(mutants.target(chapter, ROOT)))
     kills = seen_to_fail(chapter)
     for raw in doctree.findall(nodes.raw):
         box = re.search(r'<div class="claim [^>]*id="([^"]+)"', raw.astext())
         if box and box[1] in kills:
             row = f'<tr><th scope="row">seen to fail</th><td>{quoted(kills[box[1]])}</td></tr></table>'
             raw.children = [nodes.Text(raw.astext().replace("</table>", row))]
+
+
+def newly_broken(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
+    """The chapters whose mutants were run since their page was read."""
+    pages = {f"notebooks/{chapter}": mutants.target(chapter, ROOT) for chapter in chapters(ROOT)}
+    return [
+        name
+        for name, path in pages.items()
+        if name in env.all_docs and path.exists() and path.stat().st_mtime_ns // 1000 > env.all_docs[name]
+    ]
 
 
 def source(claim: claims.Claim) -> str:
@@ -246,4 +256,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("claims-ledger", Ledger)
     app.add_directive("run-times", RunTimes)
     app.connect("doctree-read", into_boxes)
+    app.connect("env-get-outdated", newly_broken)
     return {"version": "1", "parallel_read_safe": True}
