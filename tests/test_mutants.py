@@ -19,11 +19,6 @@ RECORDED = [chapter for chapter in chapters() if mutants.target(chapter).exists(
 # The list
 
 
-def test_names_are_given_once():
-    names = [(mutant.chapter, mutant.name) for mutant in registry()]
-    assert len(names) == len(set(names))
-
-
 @pytest.mark.parametrize("mutant", registry(), ids=lambda m: f"{m.chapter}: {m.name}")
 def test_a_mutant_fits_its_chapter_and_breaks_measures_that_it_has(mutant):
     _, code = mutants.sources(mutant.chapter, [mutant])

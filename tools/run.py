@@ -37,8 +37,9 @@ def fingerprint(nb: nbformat.NotebookNode, parameters: dict) -> str:
     for cell in nb.cells:
         if cell.cell_type == "code" and setup_cell.TAG not in cell.metadata.get("tags", []):
             digest.update(cell.source.encode())
-    for path in sorted((ROOT / "lstm_lib").rglob("*.*")):
-        if path.suffix in (".py", ".toml") and path.parent.name != "mutants":
+    library = ROOT / "lstm_lib"
+    for path in sorted(library.rglob("*.*")):
+        if path.suffix in (".py", ".toml") and "mutants" not in path.relative_to(library).parts:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,4 +1,5 @@
-"""Mutants: ways to break the subject of a claim on purpose, and the list of them, `mutants/<part>.toml`."""
+"""Mutants: ways to break the subject of a claim on purpose, and the list of them, `mutants/<chapter>.toml`:
+a table for each, in which ``breaks`` names the measures that must notice."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from operator import itemgetter
 
 from lstm_lib.book import claims
 
@@ -98,10 +100,14 @@ def registry() -> tuple[Mutant, ...]:
     -------
     tuple of Mutant
     """
-    lists = sorted(files("lstm_lib.book").joinpath("mutants").iterdir(), key=lambda path: path.name)
+    folder = files("lstm_lib.book").joinpath("mutants")
+    lists = {
+        f"{part.name}/{path.name.removesuffix('.toml')}": path
+        for part in folder.iterdir()
+        for path in part.iterdir()
+    }
     return tuple(
         Mutant(name, chapter, **entry)
-        for path in lists
-        for chapter, entries in tomllib.loads(path.read_text(encoding="utf-8")).items()
-        for name, entry in entries.items()
+        for chapter, path in sorted(lists.items(), key=itemgetter(0))
+        for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items()
     )
