@@ -11,10 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 import yaml
 
 import lstm_lib
+from chapters import chapters, notebook
+from lstm_lib.book.claims import MIME
+from lstm_lib.book.notebook import GLUE
 
 ROOT = Path(__file__).resolve().parent.parent
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -74,7 +78,7 @@ def test_files_of_others_have_their_licence():
 
 @dataclass(eq=False, repr=False)
 class Element:
-    """A tag with its attributes, the tags around it, and, of a caption, the text inside."""
+    """A tag with its attributes, the tags around it, and, of a caption or an article, the text inside."""
 
     tag: str
     attributes: dict[str, str]
@@ -114,7 +118,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         for element in self.open:
-            if element.tag == "figcaption":
+            if element.tag in ("article", "figcaption"):
                 element.text += data
 
     def of(self, *tags: str) -> list[Element]:
@@ -160,6 +164,48 @@ def told(problems: list[str]) -> None:
 
 def test_every_page_is_built(html, pages, built):
     assert {html / f"{page}.html" for page in pages} <= set(built)
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_a_chapter_s_page_has_all_that_its_notebook_holds(html, built, chapter):
+    nb = nbformat.read(notebook(chapter), 4)
+    page, code = built[html / "notebooks" / f"{chapter}.html"], [c for c in nb.cells if c.cell_type == "code"]
+    words = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
+    shown = [[out for out in cell.outputs if GLUE not in out.get("data", {})] for cell in code]
+    data = [out.get("data", {}) for outputs in shown for out in outputs]
+    inside = [e for e in page.elements if e.inside("article")]
+    assert {
+        "cells": sum("cell_input" in e.classes for e in inside),
+        "outputs": sum("cell_output" in e.classes for e in inside),
+        "figures": sum(e.tag == "img" for e in inside),
+        "tables": sum(e.tag == "table" for e in inside),
+        "claims": sum("claim" in e.classes for e in inside),
+    } == {
+        "cells": len(code),
+        "outputs": sum(any(out.get("name") != "stderr" for out in outputs) for outputs in shown),
+        "figures": sum("image/svg+xml" in kinds for kinds in data),
+        "tables": sum("<table" in kinds.get("text/html", "") for kinds in data)
+        + len(re.findall(r"^\|[-:| ]+\|$", words, re.MULTILINE)),
+        "claims": sum(MIME in kinds for kinds in data),
+    }
+    # Five words and more of a line, without markup between them, stand on the page as they are.
+    lines = [line for line in words.splitlines() if not re.match(r"[:`]", line)]
+    runs = [run for line in lines for run in re.findall(r"[A-Za-z]+(?: [A-Za-z]+){4,}", line)]
+    (article,) = page.of("article")
+    text = " ".join(article.text.split())
+    told([f"{chapter}: {run}" for run in runs if run not in text])
+    assert len(runs) > 50
+    assert len(words.split()) > 1000
+
+
+def test_every_picture_shows_something(html, built):
+    paths = {
+        (path.parent / unquote(e.attributes["src"])).resolve()
+        for path, page in built.items()
+        for e in page.of("img")
+        if e.inside("article")
+    }
+    told([path.name for path in paths if path.read_text(encoding="utf-8").count("<path") < 20])
 
 
 def test_nothing_is_loaded_from_the_network(html, built):

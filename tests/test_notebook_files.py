@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -36,6 +38,13 @@ def test_every_notebook_is_a_chapter():
         for path in ROOT.glob("notebooks/*/*.ipynb")
     }
     assert found == set(BOOK)
+
+
+def test_the_suite_runs_every_cell_of_every_chapter():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", "notebooks"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    cells = {name: sum(c.cell_type == "code" for c in nbformat.read(notebook(name), 4).cells) for name in BOOK}
+    assert {name: sum(f"{name}.ipynb::Cell" in line for line in found) for name in BOOK} == cells
 
 
 def test_executed_top_to_bottom_without_an_error(nb):
