@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from lstm_lib.book import plots
 
 QUANTITIES = ("input", "forget", "candidate", "output", "cell", "hidden")
+STYLE = (Path(__file__).parent.parent / "book" / "_static" / "book.css").read_text(encoding="utf-8")
 PAGES = {"light": "#ffffff", "dark": "#14181e"}
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 # Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB
@@ -27,7 +28,7 @@ VISION = {
 }
 
 
-def linear(colour: str) -> np.ndarray:
+def linear(colour: str | tuple[float, ...]) -> np.ndarray:
     rgb = np.array(to_rgb(colour))
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
@@ -44,6 +45,15 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 def test_every_colour_stands_out_from_both_pages(name, page):
     low, high = sorted(linear(c) @ LUMINANCE + 0.05 for c in (plots.COLOUR[name], PAGES[page]))
     assert high / low >= 3  # WCAG 1.4.11, graphical objects
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_text_can_be_read_on_both_pages(page):
+    (brighter,) = re.findall(r'"dark"\] \.bd-article img { filter: brightness\(([\d.]+)\)', STYLE)
+    factor = float(brighter) if page == "dark" else 1.0
+    ink = linear(tuple(np.minimum(1, factor * np.array(to_rgb(plots.INK))))) @ LUMINANCE
+    low, high = sorted((ink + 0.05, linear(PAGES[page]) @ LUMINANCE + 0.05))
+    assert high / low >= 4.5  # WCAG 1.4.3
 
 
 @pytest.mark.parametrize("vision", VISION)

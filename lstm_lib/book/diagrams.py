@@ -12,8 +12,14 @@ from lstm_lib.book.plots import COLOUR, INK
 CELL_SIZE = (5.4, 3.8)
 """Width and height of a figure that :func:`cell` fills, in inches: its smallest text stays legible on a phone."""
 
+UNROLLED_SIZE = (5.6, 2.0)
+"""Width and height of a figure that :func:`recurrent` fills, in inches."""
+
 RADIUS = 0.3
 """Of the circles, in units of the drawing."""
+
+HALF = 0.5
+"""Half the side of a recurrent network's unit."""
 
 Point = tuple[float, float]
 
@@ -100,6 +106,89 @@ def cell(ax: Axes, forget_gate: bool = True) -> None:
     _label(ax, (o + 0.75, 4.25), "$o_t$", "output")
     _label(ax, (10.45, bus), "$h_t$", "hidden", ha="left")
     _word(ax, (out + 0.2, 3.2), "show", ha="left")
+
+
+def recurrent(ax: Axes, steps: int = 4, backward: bool = False) -> None:
+    """Draw a recurrent network of one unit, folded and unrolled, or unrolled with the gradient's way back.
+
+    Draw it in a figure of :data:`UNROLLED_SIZE`, with no other axes.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw; the drawing sets its limits and hides its frame.
+    steps : int
+        How many steps to unroll.
+    backward : bool
+        Draw what one step back multiplies the gradient by, in the folded network's place.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots(figsize=UNROLLED_SIZE)
+    >>> recurrent(ax, steps=3)
+    >>> [text.get_text() for text in ax.texts if "x_" in text.get_text()]
+    ['$x_t$', '$x_1$', '$x_2$', '$x_3$']
+    >>> plt.close(figure)
+    """
+    first, apart = (0.0, 2.3) if backward else (3.6, 2.1)
+    units = [first + apart * k for k in range(steps)]
+    ax.set(xlim=(first - 5.2 * (not backward) - 1.2 * backward, units[-1] + 1.6), ylim=(-2.2, 1.9), aspect="equal")
+    ax.axis("off")
+    if not backward:
+        _unit(ax, 0.0, "$x_t$")
+        _wire(ax, "hidden", [(HALF, 0), (1.2, 0), (1.2, 1.1), (-1.2, 1.1), (-1.2, 0), (-HALF, 0)], arrow=True)
+        _label(ax, (0, 1.45), "$h_t$", "hidden")
+        _label(ax, (-0.88, 0.32), "$w$", "hidden")
+        _label(ax, (1.9, 0), "=", "x")
+    _label(ax, (units[0] - 1.15, 0), "$h_0$", "hidden")
+    for k, at in enumerate(units, 1):
+        _wire(ax, "hidden", [(at - apart + HALF if k > 1 else at - 0.85, 0), (at - HALF, 0)], arrow=True)
+        _unit(ax, at, f"$x_{k}$")
+        if k < steps and not backward:
+            _label(ax, (at + apart / 2, 0.35), f"$h_{k}$", "hidden")
+            _label(ax, (at + apart / 2, -0.35), "$w$", "hidden")
+        if k > 1 and backward:
+            back = FancyArrowPatch(
+                (at - 0.1, HALF + 0.08),
+                (at - apart + 0.1, HALF + 0.08),
+                connectionstyle="arc3,rad=0.4",
+                arrowstyle="-|>",
+                mutation_scale=15,
+                linewidth=1.8,
+                color=COLOUR["warning"],
+            )
+            ax.add_patch(back)
+            ax.text(
+                at - apart / 2,
+                1.5,
+                rf"$\times\, w\,(1-h_{k}^2)$",
+                color=COLOUR["warning"],
+                size=11,
+                ha="center",
+                va="center",
+            )
+    _wire(ax, "hidden", [(units[-1] + HALF, 0), (units[-1] + 1.0, 0)], arrow=True)
+    _label(ax, (units[-1] + 1.3, 0), f"$h_{steps}$", "hidden")
+
+
+def _unit(ax: Axes, x: float, read: str) -> None:
+    """A unit of a recurrent network, and what it reads."""
+    _wire(ax, "x", [(x, -1.5), (x, -HALF)], arrow=True)
+    _label(ax, (x, -1.85), read, "x")
+    _label(ax, (x + 0.3, -1.05), "$u$", "x")
+    ax.add_patch(
+        FancyBboxPatch(
+            (x - HALF, -HALF),
+            2 * HALF,
+            2 * HALF,
+            boxstyle="round,pad=0,rounding_size=0.2",
+            facecolor=(COLOUR["rnn"], 0.1),
+            edgecolor=COLOUR["rnn"],
+            linewidth=1.6,
+        )
+    )
+    ax.text(x, 0, r"$\tanh$", color=COLOUR["rnn"], size=11, ha="center", va="center")
 
 
 def _wire(ax: Axes, quantity: str, points: Sequence[Point], width: float = 1.8, arrow: bool = False) -> None:

@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-INK = "#7c818a"
-"""Text and axes: a grey between white and the dark page, about 4:1 on either."""
+INK = "#70757d"
+"""Text and axes: a grey of 4.6:1 on white. None has 4.5:1 on the dark page too, so its style brightens figures."""
 
 COLOUR = {
     # the quantities of a cell, apart under red-green blindness too
