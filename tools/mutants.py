@@ -86,6 +86,11 @@ def recorded(chapter: str, root: Path = ROOT) -> dict[str, dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def write(chapter: str, runs: dict[str, dict], root: Path = ROOT) -> None:
+    """Write the recorded runs of a chapter's mutants."""
+    files.write(target(chapter, root), json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
+
+
 def current(chapter: str, root: Path = ROOT) -> set[str]:
     """The fingerprints of a chapter with each mutant that fits it: a record of another one is stale."""
     ours, found = [mutant for mutant in registry() if mutant.chapter == chapter], set()
@@ -198,6 +203,8 @@ def record(
         name: run for name, run in known.items() if name in patched and run["source"] == fingerprint(patched[name])
     }
     waiting = [name for name in patched if name not in runs]
+    if not known.keys() <= patched.keys():  # a mutant has left the list
+        write(chapter, {name: run for name, run in known.items() if name in patched}, root)
     # Processes, not threads: a kernel is started in its chapter's folder.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         if waiting:
@@ -209,8 +216,7 @@ def record(
         run_one = partial(execute, chapter, cell_timeout=cell_timeout, root=root)
         for name, run in zip(waiting, pool.map(run_one, [patched[name] for name in waiting]), strict=True):
             runs[name] = run | {key: base[key] for key in ("device", "threads", "versions")}
-            known = {name: runs[name] for name in patched if name in runs}
-            files.write(target(chapter, root), json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+            write(chapter, {name: runs[name] for name in patched if name in runs}, root)
             print(
                 f"{chapter}, {name}: {run['seconds']:.0f} s, {len(broken(run))} of {len(run['evidence'])} broken",
                 flush=True,

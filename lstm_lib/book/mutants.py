@@ -3,6 +3,7 @@ a table for each, in which ``breaks`` names the measures that must notice."""
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -88,8 +89,8 @@ class Mutant:
 
 
 def fingerprint(cells: Iterable[str]) -> str:
-    """A checksum of a chapter's cells of code, with a mutant applied."""
-    return sha256("\0".join(cells).encode()).hexdigest()
+    """A checksum of what a chapter's code does, with a mutant applied; comments and line breaks do not count."""
+    return sha256(ast.unparse(ast.parse("\n".join(cells))).encode()).hexdigest()
 
 
 @cache
