@@ -30,7 +30,7 @@ sys.path.append(str(ROOT / "tools"))
 import mutants  # noqa: E402  (needs the path above)
 from chapters import chapters, notebook  # noqa: E402
 
-PUBLISHED_RUN = "the page: CPU, quick scale"
+PUBLISHED_RUN = "in the book, one CPU thread"
 """What the ledger calls the run whose outputs the pages show."""
 
 
@@ -112,7 +112,7 @@ class Directive(SphinxDirective):
         for path in [
             *map(notebook, chapters()),
             *ROOT.glob("results/*/*/*.json"),
-            *ROOT.glob("lstm_lib/book/mutants/*.toml"),
+            *ROOT.glob("lstm_lib/book/mutants/*/*.toml"),
             ROOT / "lstm_lib" / "book" / "claims.toml",
         ]:
             self.env.note_dependency(str(path))
@@ -201,8 +201,8 @@ class Ledger(Directive):
                 told = f'<span class="claim-unbroken">{words}.</span>'
             lines += [f"<p>{told}</p>", ""]
             lines += ['<table class="claim-evidence">']
-            for (chapter, measure, required), runs in groupby(sorted(rows, key=same), key=same):
-                runs = list(runs)
+            for chapter, measure, required in dict.fromkeys(map(same, rows)):  # in the order of the argument
+                runs = [row for row in rows if same(row) == (chapter, measure, required)]
                 what = self.link(chapter, measure, runs[0][0].anchor)
                 lines += [
                     '<tbody><tr><th colspan="2" scope="rowgroup">',
