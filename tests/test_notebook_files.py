@@ -11,6 +11,7 @@ import pytest
 import setup_cell
 from chapters import ROOT, chapters, notebook
 from lstm_lib.book import claims
+from nbval_numbers.figures import MIME as DESCRIPTION
 from notebooks import canonical
 
 BOOK = chapters()
@@ -105,6 +106,14 @@ def test_every_figure_has_alt_text_a_caption_and_a_name(nb):
             assert len(about.get("image", {}).get("alt", "")) > 20, cell.source
             assert len(about.get("figure", {}).get("caption", "")) > 20, cell.source
             assert about["figure"]["name"].startswith("fig-"), cell.source
+
+
+def test_every_figure_says_what_it_drew(nb):
+    for cell in code(nb):
+        for output in cell.outputs:
+            if output.get("data", {}).get("text/plain", "").startswith("<Figure"):
+                assert DESCRIPTION in output.data, f"{cell.source}\nrun `make notebooks`"
+                assert len(json.dumps(output.data[DESCRIPTION])) < 8000, cell.source
 
 
 def test_evidence_stands_for_every_claim_of_a_chapter():

@@ -14,6 +14,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from nbval_numbers import figures
+
 ROOT = Path(__file__).parent.parent
 START = (
     "from lstm_lib.book import notebook\nrun = notebook.start('gates/the_cell', device='cpu')\nx = 1.5\ny = 0.5\n"
@@ -21,6 +23,11 @@ START = (
 )
 COMPUTED = "run.claim('A02', 'a computed number', x, below=2, rtol=1e-6)"
 TRAINED = "run.claim('A04', 'a trained number', [x, x + .1], below=2)"
+
+SHOWN = (
+    "import matplotlib.pyplot as plt\nrun.glue('share', y)\nrun.table(['', 'loss'], ['LSTM', x * y])\n"
+    "fig, ax = plt.subplots()\nax.set_title('Share')\nax.bar(['LSTM', 'GRU'], [1, y])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +40,11 @@ def committed(tmp_path_factory) -> Path:
             code(COMPUTED),
             code(TRAINED, metadata={"tags": ["nbval-ignore-output"]}),
             code("print(f'{word} error is {y:.9f}, or {residue}')"),
+            code(SHOWN),
         ]
     )
-    NotebookClient(nb, kernel_name="python3").execute()
+    describe = f"--IPKernelApp.exec_lines={figures.LOAD}"
+    NotebookClient(nb, kernel_name="python3", extra_arguments=[describe]).execute()
     folder = tmp_path_factory.mktemp("book")
     shutil.copy(ROOT / "conftest.py", folder)
     nbformat.write(nb, folder / "chapter.ipynb")
@@ -59,6 +68,8 @@ def outcome(folder: Path, tmp_path: Path, old: str = "", new: str = "") -> tuple
             "--nbval-current-env",
             "-p",
             "no:cacheprovider",
+            "-o",
+            f"pythonpath={ROOT / 'tools'}",
             "--color=no",
             "chapter.ipynb",
         ],
@@ -101,6 +112,19 @@ def test_evidence_that_is_gone_is_missed_in_a_trained_cell_too(committed, tmp_pa
     passed, said = outcome(committed, tmp_path, TRAINED, "pass")
     assert not passed
     assert "('A04', 'a trained number')" in said
+
+
+def test_what_a_chapter_shows_is_named(committed, tmp_path):
+    passed, said = outcome(committed, tmp_path, "y = 0.5", "y = 0.6")
+    assert not passed
+    by = "(relative difference 0.2, tolerance 0.0001)"
+    for line in (
+        f'cell 3, stdout, "the error is": committed 0.500000000, this run 0.600000000 {by}',
+        f"cell 4, glued 'share': committed 0.5, this run 0.6 {by}",
+        f"cell 4, table, row 'LSTM', column 'loss': committed 0.75, this run 0.8999999999999999 {by}",
+        f"cell 4, figure, axes 1 (Share), bar, height[1]: committed 0.5, this run 0.6 {by}",
+    ):
+        assert f"\nchapter.ipynb, {line}\n" in said
 
 
 @pytest.mark.parametrize(
