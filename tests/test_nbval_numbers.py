@@ -163,8 +163,8 @@ CHANGES = {
         ],
     ),
     "words in a figure": (
-        line("set_xticks([0, 1], ['no', 'yes'])", "set_xlabel('step')", "text(0, 0, 'here')"),
-        line("set_xticks([0, 1], ['no', 'yeah'])", "set_xlabel('epoch')", "text(0, 0, 'there')"),
+        line("set_xticks([0, 1], [0, 'yes'])", "set_xlabel('step')", "text(0, 0, 'here')"),
+        line("set_xticks([0, 1], [0, 'yeah'])", "set_xlabel('epoch')", "text(0, 0, 'there')"),
         [
             "figure, axes 2 (Loss), texts: committed 'here', this run 'there'",
             "figure, axes 2 (Loss), x label: committed 'step', this run 'epoch'",

@@ -64,15 +64,13 @@ def execute(chapter: str, cell_timeout: int) -> float:
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     loud = [
-        f"cell {k}: {output.text.strip()}"
+        f"cell {k}: {output.get('text', output.get('evalue')).strip()}"
         for k, cell in enumerate(nb.cells)
         for output in cell.get("outputs", [])
-        if output.get("name") == "stderr"
+        if output.get("name") == "stderr" or output.output_type == "error"  # one that stopped nothing
     ]
     if loud:
-        raise SystemExit(
-            "\n".join([f"{chapter} writes to stderr, which a reader would see; nothing is written.", *loud])
-        )
+        raise SystemExit("\n".join([f"{chapter} shows a reader warnings or errors; nothing is written.", *loud]))
     write(canonical(nb), path)
     return time.perf_counter() - start
 

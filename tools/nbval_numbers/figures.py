@@ -127,7 +127,7 @@ def ticks(axis: Axis) -> str:
 
     if not isinstance(locator := axis.get_major_locator(), FixedLocator | StrCategoryLocator):
         return ""
-    return "\n".join(filter(None, axis.get_major_formatter().format_ticks(locator())))
+    return "\n".join(filter(None, map(str, axis.get_major_formatter().format_ticks(locator()))))
 
 
 def drawn(ax: Axes) -> Iterator[dict]:
