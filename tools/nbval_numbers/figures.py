@@ -105,7 +105,7 @@ def axes(ax: Axes) -> dict:
             part[f"{name} limits"] = summary(axis.get_view_interval())
             part[f"{name} ticks"] = ticks(axis)
     part |= {"legend": legend(ax.get_legend()), "texts": lines(ax.texts)}
-    if ax.get_label() != "<colorbar>":
+    if ax.get_label() != "<colorbar>" and ax.name != "3d":  # the data behind a projection are not told
         part["drawn"] = list(drawn(ax))
     return part
 
