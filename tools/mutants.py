@@ -91,6 +91,12 @@ def write(chapter: str, runs: dict[str, dict], root: Path = ROOT) -> None:
     files.write(target(chapter, root), json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
 
 
+def complete(chapter: str, root: Path = ROOT) -> bool:
+    """Whether each mutant of a chapter that has some is recorded."""
+    ours = {mutant.name for mutant in registry() if mutant.chapter == chapter}
+    return bool(ours) and ours <= recorded(chapter, root).keys()
+
+
 def current(chapter: str, root: Path = ROOT) -> set[str]:
     """The fingerprints of a chapter with each mutant that fits it: a record of another one is stale."""
     ours, found = [mutant for mutant in registry() if mutant.chapter == chapter], set()

@@ -192,7 +192,7 @@ class Ledger(Directive):
                 return one.chapter, one.measure, one.required
 
             broken = {chapter: seen_to_fail(chapter) for chapter in {one.chapter for one, _ in rows}}
-            tried = {chapter for chapter in broken if mutants.recorded(chapter, ROOT)}
+            tried = {chapter for chapter in broken if mutants.complete(chapter, ROOT)}
             kills = [broken[one.chapter][one.anchor][0] for one, _ in rows if one.anchor in broken[one.chapter]]
             if kills:
                 told = f"Seen to fail: {quoted(kills[:1])} (must be {escape(kills[0][1].required)})."
@@ -212,8 +212,8 @@ class Ledger(Directive):
                         for one, run in runs
                     ),
                 ]
-                if chapter in tried:
-                    kills = broken[chapter].get(runs[0][0].anchor)
+                kills = broken[chapter].get(runs[0][0].anchor)
+                if kills or chapter in tried:
                     said = quoted(kills) if kills else '<span class="claim-unbroken">no mutant breaks it</span>'
                     lines += [f'<tr><th scope="row" class="claim-mutant">seen to fail</th><td>{said}</td></tr>']
                 lines += ["</tbody>"]
