@@ -159,8 +159,9 @@ class Ledger(Directive):
             (one, run_name(run))
             for run in recorded()
             for one in map(claims.Evidence.from_json, run["evidence"])
-            if one not in book[run["chapter"]]
-        ]  # the same figures once more say nothing new
+            if one not in book[run["chapter"]]  # the same figures once more say nothing new
+            and one.anchor in {ours.anchor for ours in book[run["chapter"]]}  # a measure that is gone, neither
+        ]
         lines = []
         for claim in claims.registry().values():
             mine = [row for row in rows if row[0].claim == claim.id]
