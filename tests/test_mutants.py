@@ -178,6 +178,18 @@ def test_a_record_is_as_the_schema_says_and_is_not_made_twice(ran):
     assert [path.name for path in path.parent.iterdir()] == ["the_cell.json"]
 
 
+def test_a_run_that_was_cut_off_is_tried_again(ran, tmp_path):
+    root, ours, _, runs = ran
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    name = ours[0].name
+    cut = runs | {name: runs[name] | {"errors": ["CellTimeoutError"], "evidence": []}}
+    mutants.write("gates/the_cell", cut, tmp_path)
+    mutants.record("gates/the_cell", ours, root=tmp_path)
+    again = mutants.recorded("gates/the_cell", tmp_path)
+    assert again[name]["evidence"] == runs[name]["evidence"]
+    assert [run for n, run in again.items() if n != name] == [run for n, run in runs.items() if n != name]
+
+
 def test_a_mutant_that_leaves_the_list_leaves_the_record(ran, tmp_path):
     root, ours, _, runs = ran
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)

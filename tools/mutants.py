@@ -32,6 +32,9 @@ from lstm_lib.book import claims
 from lstm_lib.book.mutants import Mutant, fingerprint, registry
 from lstm_lib.book.notebook import REPORT
 
+UNFINISHED = {"CellTimeoutError", "DeadKernelError"}
+"""What ended a run that was not ours to end: it tells nothing of the mutant, so it is tried again."""
+
 FAILED = "application/vnd.lstm-lib.failed+json"
 """The type under which an output tells of an assert that failed."""
 
@@ -206,7 +209,9 @@ def record(
     patched = {mutant.name: mutant.applied(part) for mutant, part in zip(mutants, parts, strict=True)}
     known = {} if again else recorded(chapter, root)
     runs = {
-        name: run for name, run in known.items() if name in patched and run["source"] == fingerprint(patched[name])
+        name: run
+        for name, run in known.items()
+        if name in patched and run["source"] == fingerprint(patched[name]) and not UNFINISHED & set(run["errors"])
     }
     waiting = [name for name in patched if name not in runs]
     if not known.keys() <= patched.keys():  # a mutant has left the list

@@ -1,5 +1,8 @@
-"""Mutants: ways to break the subject of a claim on purpose, and the list of them, `mutants/<chapter>.toml`:
-a table for each, in which ``breaks`` names the measures that must notice."""
+"""Mutants: ways to break the subject of a claim on purpose.
+
+`mutants/<chapter>.toml` lists a chapter's: a table for each, in which ``breaks`` names the measures that must
+notice.
+"""
 
 from __future__ import annotations
 
