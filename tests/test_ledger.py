@@ -15,6 +15,8 @@ import mutants
 from chapters import ROOT, chapters, notebook
 from lstm_lib.book.claims import MIME, from_notebook, registry
 
+CHAPTER = "gates/the_cell"  # one that gives evidence
+
 CONF = """
 import sys; sys.path.insert(0, "book/_ext")
 extensions = ["myst_nb", "sphinxcontrib.bibtex", "ledger"]
@@ -101,10 +103,10 @@ def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
 
 
 def test_a_recorded_run_stands_beside_the_page(book):
-    one = from_notebook(notebook(chapters()[0]))[0].to_json()
+    one = from_notebook(notebook(CHAPTER))[0].to_json()
     one["values"] = [value / 2 for value in one["values"]]
     run = {
-        "chapter": chapters()[0],
+        "chapter": CHAPTER,
         "date": "2026-01-02",
         "parameters": {"device": "cuda", "scale": "full"},
         "seconds": 12.3,
@@ -135,9 +137,6 @@ def test_a_recorded_run_with_the_same_figures_is_not_repeated(book):
     assert built, page
     evidence = sum(len(from_notebook(notebook(name))) for name in chapters())
     assert page.count('<th scope="row">') == page.count("in the book, one CPU thread") == evidence
-
-
-CHAPTER = "gates/the_cell"
 
 
 def seen(book: Path, broken: list, stale: bool = False, whole: bool = True) -> None:
@@ -203,15 +202,15 @@ def break_bound(one):
     ],
 )
 def test_bad_evidence_ends_the_build(book, change, said):
-    edit(book, chapters()[0], change)
+    edit(book, CHAPTER, change)
     built, output = build(book)
     assert not built
     assert said in output
 
 
 def test_missing_evidence_ends_the_build(book):
-    path = notebook(chapters()[0], book)
+    path = notebook(CHAPTER, book)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cells": []}))
     built, output = build(book)
     assert not built
-    assert f"{chapters()[0]} gives no evidence for" in output
+    assert f"{CHAPTER} gives no evidence for" in output

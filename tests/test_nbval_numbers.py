@@ -230,7 +230,8 @@ def run(nb: nbformat.NotebookNode, folder: Path) -> tuple[dict[int, list[str]], 
     (folder / "pytest.ini").touch()
     tools = Path(figures.__file__).parent.parent
     options = ["-q", "--nbval", "--nbval-current-env", "--color=no", "-o", f"pythonpath={tools}", "-o", "addopts="]
-    command = [sys.executable, "-m", "pytest", *options, "-p", "no:cacheprovider", "nb.ipynb"]
+    options += ["-p", "no:cacheprovider", "-rN"]  # without a summary: where CI is set it repeats every message
+    command = [sys.executable, "-m", "pytest", *options, "nb.ipynb"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     told = {int(k): [] for k in re.findall(r"^_+ nb.ipynb::Cell (\d+) _+$", done.stdout, re.M)}
     for k, words in re.findall(r"^nb.ipynb, cell (\d+), (.*)$", done.stdout, re.M):
