@@ -106,6 +106,11 @@ def test_glue_publishes_what_myst_nb_reads(shown):
     assert found == {"the-error": 0.5, "count": 3, "name": "traffic"}
 
 
+def test_what_a_chapter_says_bears_its_name(shown):
+    notebook.start("gates/forget_gate", device="cpu").say(best_lag=3, word="level")
+    assert [meta["scrapbook"]["name"] for _, meta in shown] == ["forget-gate-best-lag", "forget-gate-word"]
+
+
 def test_a_table_has_a_head_and_a_cell_per_value(shown):
     notebook.start("gates/the_cell", device="cpu").table(("shape", "error"), [(2, 3), 0.5], ((4, 5), 0.25))
     ((data, _),) = shown

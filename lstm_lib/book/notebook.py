@@ -149,6 +149,18 @@ class Run:
         plain = value if isinstance(value, str | int) else float(value)
         show({GLUE: repr(plain)}, {"scrapbook": {"mime_prefix": GLUE.removesuffix("text/plain"), "name": name}})
 
+    def say(self, **numbers: float | int | str) -> None:
+        """Publish numbers under the chapter's name: ``say(best_lag=3)`` is ``forget-gate-best-lag`` in its prose.
+
+        Parameters
+        ----------
+        **numbers
+            As in :meth:`glue`.
+        """
+        chapter = self.chapter.rpartition("/")[2]
+        for name, value in numbers.items():
+            self.glue(f"{chapter}-{name}".replace("_", "-"), value)
+
     def table(self, head: Iterable[object], *rows: Iterable[object]) -> None:
         """Show computed rows as a table.
 
@@ -195,6 +207,30 @@ class Run:
                 }
             }
         )
+
+
+def ranged(values: Iterable[float], digits: int = 0) -> str:
+    """The median of several runs, with the least and the greatest.
+
+    Parameters
+    ----------
+    values : iterable of float
+        One per run.
+    digits : int
+        Decimals to show.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> ranged([0.25, 0.5, 0.31], digits=2)
+    '0.31 (0.25–0.50)'
+    """
+    values = list(values)
+    middle, least, most = np.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({least:.{digits}f}–{most:.{digits}f})"
 
 
 def show(data: dict, metadata: dict | None = None) -> None:
