@@ -66,6 +66,13 @@ def test_a_patch_replaces_one_piece_and_runs_behind_the_start():
 def test_the_fingerprint_knows_what_the_code_does_and_not_how_it_is_written():
     alike = (["x = 1", "y = f(x, 2)"], ["x = 1\ny = f(\n    x,\n    2)"], ["x = 1  # one", "", "y = f(x, 2)"])
     assert len({fingerprint(cells) for cells in alike}) == 1
+    documented = (
+        ["def f():\n    return 1"],
+        ["def f():\n    'One.'\n    return 1"],
+        ["def f():\n    'It is 1.'\n    return 1"],
+    )
+    assert len({fingerprint(cells) for cells in documented}) == 1
+    assert fingerprint(["def f():\n    'One.'"]) != fingerprint(["def f():\n    return 'One.'"])
     others = (["x = 1", "y = f(x, 3)"], ["y = f(x, 2)", "x = 1"], ["x = 1"], ["x = 1", "y = f(x, 2)", "'# one'"])
     assert len({fingerprint(cells) for cells in (alike[0], *others)}) == 5
 
