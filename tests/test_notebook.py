@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from jupyter_client.manager import start_new_kernel
 
 from lstm_lib.book import claims, notebook
 
@@ -80,6 +81,36 @@ def test_claim_shows_its_evidence_before_it_fails(shown):
     assert values == [[0.25], [0.25, 2.0]]
     assert "difference" in shown[0][0]["text/html"]
     assert "difference" in shown[0][0]["text/plain"]
+
+
+BROKEN = """\
+from lstm_lib.book import notebook
+run = notebook.start("gates/the_cell", device="cpu")
+run.claim("A02", "difference", 2, below=1)
+"""
+
+
+@pytest.mark.parametrize(("person", "strict", "stops"), [(True, "", False), (False, "", True), (True, "1", True)])
+def test_a_broken_bound_is_a_red_card_for_a_person_and_an_error_for_a_program(person, strict, stops):
+    manager, client = start_new_kernel(env=os.environ | {"LSTM_LIB_STRICT": strict})
+    messages = []
+    try:
+        reply = client.execute_interactive(BROKEN, allow_stdin=person, output_hook=messages.append, timeout=120)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == ("error" if stops else "ok")
+    (card,) = [m["content"]["data"]["text/html"] for m in messages if m["msg_type"] == "display_data"]
+    page = ElementTree.fromstring(card)
+    assert "#c62828" in page.get("style")
+    assert "The book promises below 1 here; this run has 2." in "".join(page.find("p[@role='alert']").itertext())
+
+
+def test_a_card_whose_bound_holds_is_not_red(shown):
+    notebook.start("gates/the_cell", device="cpu").claim("A02", "difference", 0.5, below=1)
+    ((data, _),) = shown
+    assert not any("style" in element.attrib for element in ElementTree.fromstring(data["text/html"]).iter())
+    assert "broken" not in data["text/plain"]
 
 
 def test_the_verdict_is_not_repeated_from_card_to_card(shown):

@@ -288,7 +288,7 @@ class Evidence:
         )
 
     def card(self, brief: bool = False) -> dict:
-        """A MIME bundle for the page.
+        """A MIME bundle for the page; one that says so, in red, if the bound is broken.
 
         Parameters
         ----------
@@ -308,14 +308,24 @@ class Evidence:
             f'<tr><th scope="row">{name}</th><td>{escape(text)}</td></tr>'
             for name, text in (("measure", self.measure), ("measured", self.measured), ("must be", self.required))
         )
+        red = alarm = broken = ""
+        if not self.holds:
+            broken = (
+                f"The book promises {self.required} here; this run has {self.measured}. If you changed something, you "
+                "have found what breaks the claim; if you changed nothing, it does not hold on your machine."
+            )
+            # Colours stand here: a notebook outside of the book's pages has no style sheet.
+            red = ' style="border: 2px solid #c62828; padding: 0 .8em"'
+            alarm = f'<p role="alert" style="color: #c62828"><b>Bound broken.</b> {escape(broken)}</p>'
         return {
             MIME: self.to_json(),
-            "text/html": f'<div class="claim claim-{style(claim.verdict)}" id="{self.anchor}">'
+            "text/html": f'<div class="claim claim-{style(claim.verdict)}" id="{self.anchor}"{red}>'
             f'<p class="claim-head"><span class="claim-id">{self.claim}</span>{told}</p>'
-            f'<table class="claim-evidence">{rows}</table></div>',
+            f'<table class="claim-evidence">{rows}</table>{alarm}</div>',
             "text/plain": f"{self.claim}"
             + ("" if brief else f" {claim.finding}")
-            + f"\n{self.measure}: {self.measured}, must be {self.required}",
+            + f"\n{self.measure}: {self.measured}, must be {self.required}"
+            + (broken and f"\nBound broken. {broken}"),
         }
 
 
