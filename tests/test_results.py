@@ -13,10 +13,12 @@ import pytest
 
 from chapters import ROOT, chapters
 from lstm_lib.book.claims import Evidence
+from lstm_lib.book.notebook import processor
 from notebooks import METADATA
+from run import folder_name
 
 SCHEMA = json.loads((ROOT / "results" / "schema.json").read_text(encoding="utf-8"))
-RECORDED = sorted(ROOT.glob("results/*-*/*/*.json"))
+RECORDED = sorted(ROOT.glob("results/*/*/*/*.json"))
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -25,7 +27,7 @@ def test_a_committed_run_is_whole_and_stands_where_it_says(path):
     jsonschema.validate(run, SCHEMA)
     parameters = run["parameters"]
     assert path.relative_to(ROOT / "results").as_posix() == (
-        f"{parameters['device']}-{parameters['scale']}/{run['chapter']}.json"
+        f"{folder_name(run['device'])}/{parameters['scale']}/{run['chapter']}.json"
     )
     assert run["chapter"] in chapters()
     for one in run["evidence"]:
@@ -73,7 +75,8 @@ def run(book: Path, *options: str) -> subprocess.CompletedProcess:
 
 
 def results(book: Path) -> dict:
-    return json.loads((book / "results" / "cpu-quick" / "gates" / "the_cell.json").read_text())
+    folder = book / "results" / folder_name(processor()) / "quick"
+    return json.loads((folder / "gates" / "the_cell.json").read_text())
 
 
 def test_a_run_is_recorded_once_and_again_after_a_change(book):
@@ -126,4 +129,4 @@ def test_a_chapter_that_fails_leaves_no_results(book, cell, options, said):
     assert done.returncode != 0
     assert said in done.stdout
     assert "no results from gates/the_cell" in done.stderr
-    assert not list(book.glob("results/*-*/*/*.json"))
+    assert not list(book.glob("results/*/*/*/*.json"))

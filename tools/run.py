@@ -1,8 +1,8 @@
 """`make run DEVICE=… SCALE=…`: execute the chapters with papermill and record their results.
 
-Each chapter that succeeds leaves `results/<device>-<scale>/<chapter>.json`; commit these files and the ledger
-shows them. A run that was stopped goes on where it was: a chapter whose code has not changed since is not run
-again.
+Each chapter that succeeds leaves `results/<device>/<scale>/<chapter>.json`, by the name of the GPU or of the
+processor, so that machines do not overwrite each other's records; commit these files and the ledger shows them. A
+run that was stopped goes on where it was: a chapter whose code has not changed since is not run again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ import setup_cell
 from chapters import ROOT, chosen, notebook
 from lstm_lib import files
 from lstm_lib.book import claims
-from lstm_lib.book.notebook import GLUE, REPORT
+from lstm_lib.book.notebook import GLUE, REPORT, device_name
 from lstm_lib.training import find_device
 
 
@@ -42,6 +43,17 @@ def fingerprint(nb: nbformat.NotebookNode, parameters: dict) -> str:
         if path.suffix in (".py", ".toml") and "mutants" not in path.relative_to(library).parts:
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def folder_name(device: str) -> str:
+    """A device's name as that of a folder.
+
+    Examples
+    --------
+    >>> folder_name("Intel(R) Core(TM) i7-1185G7 @ 3.00GHz")
+    'intel-core-i7-1185g7-3.00ghz'
+    """
+    return "-".join(re.findall(r"[a-z0-9.]+", re.sub(r"\((r|tm)\)", " ", device.lower())))
 
 
 def refuse_unknown(chapter: str, parameters: dict) -> None:
@@ -125,22 +137,23 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run what is done already, too")
     options = parser.parse_args()
     try:
-        device = find_device(options.device).type
+        device = find_device(options.device)
     except ValueError as problem:
         raise SystemExit(str(problem)) from None
-    parameters = {"device": device, "scale": options.scale} | {
+    parameters = {"device": device.type, "scale": options.scale} | {
         name: json.loads(value) if value.lstrip("-").isdigit() else value for name, value in options.parameter
     }
     names = chosen(options.chapter)
     for name in names:
         refuse_unknown(name, parameters)
-    out = ROOT / "_build" / "run" / f"{device}-{options.scale}"
-    target = {name: ROOT / "results" / f"{device}-{options.scale}" / f"{name}.json" for name in names}
+    folder = Path(folder_name(device_name(device)), options.scale)
+    out = ROOT / "_build" / "run" / folder
+    target = {name: ROOT / "results" / folder / f"{name}.json" for name in names}
     waiting = [name for name in names if options.again or not is_done(name, parameters, target[name], out)]
     for name in sorted(set(names) - set(waiting)):
         print(f"{name}: done before (--again runs it once more)")
     failed = []
-    workers = options.jobs or (1 if device == "cuda" else os.cpu_count())
+    workers = options.jobs or (1 if device.type == "cuda" else os.cpu_count())
     # Processes, not threads: papermill's cwd= moves the whole process.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         jobs = {pool.submit(execute, name, parameters, options.cell_timeout, out): name for name in waiting}

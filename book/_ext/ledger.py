@@ -41,7 +41,7 @@ def page_evidence(root: Path = ROOT) -> dict[str, list[claims.Evidence]]:
 
 def recorded(root: Path = ROOT) -> list[dict]:
     """The recorded runs, in the order of device, scale and chapter."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("results/*-*/*/*.json"))]
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("results/*/*/*/*.json"))]
     order = chapters(root)
     return sorted(
         (run for run in runs if run["chapter"] in order),
@@ -111,7 +111,7 @@ class Directive(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         for path in [
             *map(notebook, chapters()),
-            *ROOT.glob("results/*/*/*.json"),
+            *ROOT.glob("results/**/*.json"),
             *ROOT.glob("lstm_lib/book/mutants/*/*.toml"),
             ROOT / "lstm_lib" / "book" / "claims.toml",
         ]:

@@ -311,8 +311,8 @@ class Evidence:
         red = alarm = broken = ""
         if not self.holds:
             broken = (
-                f"The book promises {self.required} here; this run has {self.measured}. If you changed something, you "
-                "have found what breaks the claim; if you changed nothing, it does not hold on your machine."
+                f"The book promises {self.required} here; this run has {self.measured}. If you changed something, "
+                "you have found what breaks the claim; if you changed nothing, it does not hold on your machine."
             )
             # Colours stand here: a notebook outside of the book's pages has no style sheet.
             red = ' style="border: 2px solid #c62828; padding: 0 .8em"'

@@ -198,7 +198,7 @@ class Run:
         show(
             {
                 REPORT: {
-                    "device": torch.cuda.get_device_name(self.device) if cuda else processor(),
+                    "device": device_name(self.device),
                     "device_peak_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
                     "host_peak_bytes": host_peak_bytes(),
                     "threads": torch.get_num_threads(),
@@ -276,6 +276,20 @@ def has_bf16_kernel(device: str | torch.device = "cpu") -> bool:
     except RuntimeError:  # oneDNN: could not create a primitive descriptor
         return False
     return True
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or of the processor.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    str
+    """
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def processor() -> str:
