@@ -12,7 +12,7 @@ import setup_cell
 from chapters import ROOT, chapters, notebook
 from lstm_lib.book import claims
 from nbval_numbers.figures import MIME as DESCRIPTION
-from notebooks import canonical
+from notebooks import canonical, settle
 
 BOOK = chapters()
 FIGURES = ("image/svg+xml", "image/png", "image/jpeg")
@@ -124,3 +124,44 @@ def test_evidence_stands_for_every_claim_of_a_chapter():
 def test_measures_have_different_names(chapter):
     names = [one.anchor for one in claims.from_notebook(notebook(chapter))]
     assert len(names) == len(set(names))
+
+
+def executed(old: str = "", new: str = "") -> nbformat.NotebookNode:
+    """A notebook of one executed cell, in whose outputs a text is replaced."""
+    cell = nbformat.v4.new_code_cell("x", execution_count=1)
+    text, page, picture = (
+        text.replace(old, new)
+        for text in (
+            "error 0.123456\n0.5\n",
+            "<table><tr><td>0.2500001</td></tr></table>",
+            '<svg><path d="M 12.34 56.7" fill="#117733"/></svg>',
+        )
+    )
+    show = nbformat.v4.new_output
+    cell.outputs = [
+        show("stream", name="stdout", text=text),
+        show("display_data", data={"text/html": page}),
+        show("display_data", data={"image/svg+xml": picture}),
+    ]
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), cell])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("0.123456", "0.123457", True),
+        ("\n0.5", "\n0.50001", True),
+        ("0.2500001", "0.25", True),
+        ("56.7", "56.71", True),
+        ("0.123456", "0.1236", False),
+        ("error", "loss", False),
+        ("56.7", "56.8", False),
+        ("#117733", "#aa4499", False),
+        ("<td>", '<td class="x">', False),
+    ],
+)
+def test_a_cell_keeps_its_committed_outputs_unless_something_moved(old, new, kept):
+    nb, committed = executed(old, new), executed()
+    assert nb.cells[1].outputs != committed.cells[1].outputs
+    settle(nb, committed)
+    assert (nb.cells[1].outputs == committed.cells[1].outputs) == kept

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -130,3 +132,19 @@ def test_a_chapter_that_fails_leaves_no_results(book, cell, options, said):
     assert said in done.stdout
     assert "no results from gates/the_cell" in done.stderr
     assert not list(book.glob("results/*/*/*/*.json"))
+
+
+def test_an_interrupt_ends_the_run_in_one_line(book):
+    put(book, "import time; time.sleep(600)")
+    command = [sys.executable, "tools/run.py", "--device", "cpu"]
+    with subprocess.Popen(
+        command, cwd=book, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not list(book.glob("_build/run/**/the_cell.ipynb")):  # papermill writes it before the first cell
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: parent and workers
+        told = "".join(process.communicate(timeout=60))
+    assert process.returncode == 1
+    assert "stopped; what was finished before is kept" in told
+    assert "Traceback" not in told

@@ -21,8 +21,9 @@ def notebook(chapter: str, root: Path = ROOT) -> Path:
 
 
 def chosen(names: list[str], root: Path = ROOT) -> list[str]:
-    """The chapters of these names, or all; an unknown name ends the program."""
+    """The chapters of these names, or of these files, or all; an unknown name ends the program."""
     known = chapters(root)
+    names = [name.removeprefix("./").removeprefix("notebooks/").removesuffix(".ipynb") for name in names]
     if unknown := sorted(set(names) - set(known)):
         raise SystemExit(f"no chapter {', '.join(unknown)} in _toc.yml; there are {', '.join(known)}")
     return names or known

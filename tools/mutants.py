@@ -14,11 +14,9 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -26,6 +24,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 import setup_cell
+import workers
 from chapters import ROOT, chosen, notebook
 from lstm_lib import files
 from lstm_lib.book import claims
@@ -216,8 +215,7 @@ def record(
     waiting = [name for name in patched if name not in runs]
     if not known.keys() <= patched.keys():  # a mutant has left the list
         write(chapter, {name: run for name, run in known.items() if name in patched}, root)
-    # Processes, not threads: a kernel is started in its chapter's folder.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with workers.pool(jobs) as pool:
         if waiting:
             as_it_is = whole[: max(len(patched[name]) for name in waiting)]
             base = pool.submit(execute, chapter, as_it_is, cell_timeout, root).result()

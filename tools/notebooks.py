@@ -1,15 +1,16 @@
 """`make notebooks`: execute the chapters where they stand and write them in canonical form.
 
-Canonical form holds what a reader needs and nothing of the machine: doing it twice changes no byte.
+Canonical form holds what a reader needs and nothing of the machine: doing it twice changes no byte. On another
+processor the last digits differ; a cell of which no number moved beyond its tolerance keeps its committed outputs.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import nbformat
@@ -17,9 +18,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 import setup_cell
+import workers
 from chapters import chosen, notebook
 from lstm_lib import files
-from nbval_numbers import figures
+from nbval_numbers import compare, figures
 
 KEPT = ("tags", "mystnb")
 METADATA = {
@@ -40,6 +42,42 @@ def canonical(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return nb
 
 
+def settle(nb: nbformat.NotebookNode, committed: nbformat.NotebookNode) -> None:
+    """Put the committed outputs back into each cell in which nothing moved, in place.
+
+    Parameters
+    ----------
+    nb : NotebookNode
+        As executed.
+    committed : NotebookNode
+        The same cells with the outputs that they had.
+    """
+    for new, old in zip(nb.cells, committed.cells, strict=True):
+        if new.cell_type == "code" and old.outputs and not moved(old, new.outputs):
+            new.outputs = old.outputs
+
+
+def moved(cell: nbformat.NotebookNode, fresh: list[dict]) -> bool:
+    """Whether a number of a cell's outputs differs beyond the cell's tolerance, or anything else does."""
+    numbers = compare.Comparison(compare.tolerance(cell, 1e-4), atol=1e-9)  # as the tests compare
+    numbers.outputs(cell.outputs, fresh)
+    pictures = compare.Comparison(rtol=1e-3, atol=0.02)  # points, of which an inch has 72
+    for old, new in zip(*(texts(outputs, "image/svg+xml") for outputs in (cell.outputs, fresh)), strict=False):
+        pictures.text("picture", old, new)
+    form = [list(map(numbers.shape, texts(outputs))) for outputs in (cell.outputs, fresh)]
+    return bool(numbers.told or pictures.told or form[0] != form[1])
+
+
+def texts(outputs: list[dict], kind: str = "") -> list[str]:
+    """What outputs hold, of one type or of all."""
+    return [
+        str(data)
+        for output in outputs
+        for name, data in {"text": output.get("text", ""), **output.get("data", {})}.items()
+        if kind in ("", name)
+    ]
+
+
 def write(nb: nbformat.NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
     files.write(path, nbformat.writes(nb) + "\n")
@@ -48,7 +86,8 @@ def write(nb: nbformat.NotebookNode, path: Path) -> None:
 def execute(chapter: str, cell_timeout: int) -> float:
     """Run one chapter from top to bottom and write it back; returns its seconds."""
     path = notebook(chapter)
-    nb = nbformat.read(path, 4)
+    committed = nbformat.read(path, 4)
+    nb = copy.deepcopy(committed)
     setup_cell.fill(nb, setup_cell.repository_url())
     # Tests and committed outputs are made with one thread: the last digits depend on their number.
     os.environ |= {"LSTM_LIB_PROGRESS": "0", "PYTHONHASHSEED": "0"}
@@ -71,6 +110,7 @@ def execute(chapter: str, cell_timeout: int) -> float:
     ]
     if loud:
         raise SystemExit("\n".join([f"{chapter} shows a reader warnings or errors; nothing is written.", *loud]))
+    settle(nb, committed)
     write(canonical(nb), path)
     return time.perf_counter() - start
 
@@ -83,8 +123,7 @@ def main() -> None:
     parser.add_argument("--cell-timeout", type=int, default=300, help="seconds that one cell may take")
     options = parser.parse_args()
     failed = []
-    # Processes, not threads: a kernel is started in its chapter's folder.
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with workers.pool(options.jobs) as pool:
         jobs = {pool.submit(execute, name, options.cell_timeout): name for name in chosen(options.chapter)}
         for job in as_completed(jobs):
             try:

@@ -14,9 +14,8 @@ import json
 import os
 import re
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -25,6 +24,7 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillException
 
 import setup_cell
+import workers
 from chapters import ROOT, chosen, notebook
 from lstm_lib import files
 from lstm_lib.book import claims
@@ -80,7 +80,7 @@ def execute(chapter: str, parameters: dict, cell_timeout: int, out: Path) -> dic
         str(out / f"{chapter}.ipynb"),
         parameters=parameters,
         kernel_name="python3",
-        cwd=str(notebook(chapter).parent),
+        cwd=str(notebook(chapter).parent),  # moves the whole process, which runs one chapter
         execution_timeout=cell_timeout,
         progress_bar=False,
     )
@@ -153,9 +153,8 @@ def main() -> None:
     for name in sorted(set(names) - set(waiting)):
         print(f"{name}: done before (--again runs it once more)")
     failed = []
-    workers = options.jobs or (1 if device.type == "cuda" else os.cpu_count())
-    # Processes, not threads: papermill's cwd= moves the whole process.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    jobs_at_a_time = options.jobs or (1 if device.type == "cuda" else os.cpu_count())
+    with workers.pool(jobs_at_a_time) as pool:
         jobs = {pool.submit(execute, name, parameters, options.cell_timeout, out): name for name in waiting}
         for job in as_completed(jobs):
             name = jobs[job]

@@ -205,6 +205,12 @@ class Comparison:
                 self.vector(f"{where}, {name}", old[name], new.get(name, "n=0 at="), axis in log)
 
 
+def tolerance(cell: dict, default: float) -> float:
+    """The relative tolerance that a tag of a notebook's cell names, such as ``rtol-1e-2``, or the default."""
+    named = [tag.removeprefix("rtol-") for tag in cell.metadata.get("tags", []) if tag.startswith("rtol-")]
+    return float(named[0]) if named else default
+
+
 class Table:
     """A table: the texts of its ``cells`` by row and column, those that span several in each."""
 

@@ -11,7 +11,7 @@ import pytest
 from nbval.plugin import IPyNbCell
 
 from nbval_numbers import figures
-from nbval_numbers.compare import Comparison
+from nbval_numbers.compare import Comparison, tolerance
 
 MOST = 20
 """So many lines are told of a cell; the others are counted."""
@@ -77,8 +77,7 @@ def differences(item: IPyNbCell, committed: Iterable[dict], fresh: Iterable[dict
         for line in lines
     ]
     if not item.stopped:
-        tags = [tag for tag in item.cell.metadata.get("tags", []) if tag.startswith("rtol-")]
-        rtol = float(tags[0].removeprefix("rtol-") if tags else item.config.getini("nbval_rtol"))
+        rtol = tolerance(item.cell, float(item.config.getini("nbval_rtol")))
         comparison = Comparison(rtol, float(item.config.getini("nbval_atol")), not item.checked)
         comparison.ignored, comparison.sanitize = set(item.parent.skip_compare), item.sanitize
         comparison.outputs(committed, fresh)
