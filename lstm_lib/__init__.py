@@ -11,6 +11,7 @@ from types import ModuleType
 from lstm_lib.recurrent import GRU, LSTM, RNN, plain
 
 __all__ = ["GRU", "LSTM", "RNN", "plain"]
+__version__ = "0.1.0"
 
 _MODULES = {module.name for module in pkgutil.iter_modules(__path__)}
 

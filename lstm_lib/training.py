@@ -9,10 +9,11 @@ import copy
 import math
 import numbers
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
@@ -212,8 +213,9 @@ def fit(
         A :class:`FloatingPointError`: a loss, or the norm of a gradient, is infinite or NaN. Clipping does not
         repair that (NaN scaled is NaN), and the model keeps the weights from before. Never with ``seeds``.
     ValueError, TypeError
-        An argument without sense; a checkpoint that is damaged, of another model or of another run; a model that
-        cannot be trained in one pass, with ``seeds``. No step has been made then.
+        An argument without sense; targets of another shape than the output, where PyTorch's loss would only warn;
+        a checkpoint that is damaged, of another model or of another run; a model that cannot be trained in one
+        pass, with ``seeds``. No step has been made then.
 
     References
     ----------
@@ -238,9 +240,10 @@ def fit(
         clip=clip,
         seed=seed,
     )
-    for name, value in (("loss", loss), ("schedule", loss if schedule is None else schedule)):
-        if not callable(value):
-            raise TypeError(f"{name} must be a function, got {_kind(value)}")
+    if not callable(loss):
+        raise TypeError(f"loss must be a function such as torch.nn.functional.mse_loss, got {loss!r}")
+    if not (schedule is None or callable(schedule)):
+        raise TypeError(f"schedule must be a function of the step, got {schedule!r}")
     if patience is not None and validation is None:
         raise ValueError(f"patience must come with validation=(inputs, targets), got {patience} without")
     if validation is not None and validate_every > steps:
@@ -319,7 +322,8 @@ def fit(
                 while step < steps and history.waited < patience:
                     # Forward: how wrong is the model on this batch?
                     inputs, targets = _to(device, *batch(step))
-                    error = _one_number(loss(model(*inputs), targets))
+                    with _same_shape() if step == start else nullcontext():
+                        error = _one_number(loss(model(*inputs), targets))
                     value = error.item()
                     if not math.isfinite(value):
                         raise Diverged(f"step {step}: the loss is {value}")
@@ -487,12 +491,14 @@ def _fit_replicas(
         skeleton.train()
         example = held_out and tuple(x[:1] for x in held_out[0])
         try:
-            errors(0)
+            with _same_shape():
+                errors(0)
             if example:
                 outputs(example)
         except Exception as problem:
             inputs, targets = _to(device, *batches[0](0))
-            _one_number(loss(skeleton(*inputs), targets))  # in its own words, where it does not run alone either
+            with _same_shape():  # in its own words, where it does not run alone either
+                _one_number(loss(skeleton(*inputs), targets))
             if example:
                 _outputs(skeleton, example, 1, device)
             raise TypeError(
@@ -700,6 +706,18 @@ def _one_number(value: Tensor) -> Tensor:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else _kind(value)
         raise ValueError(f"loss must return a tensor with one number, got {shape}")
     return value
+
+
+@contextmanager
+def _same_shape() -> Iterator[None]:
+    """Raise where PyTorch's losses only warn: that they broadcast, and so compare each example with all others."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Using a target size", UserWarning)
+        try:
+            yield
+        except UserWarning as problem:
+            sizes = re.findall(r"Size\((\[[\d, ]*\])\)", str(problem))
+            raise ValueError(f"targets must have the shape of the output, {sizes[1]}, got {sizes[0]}") from None
 
 
 def _held_out_loss(model: nn.Module, held_out: Batch, loss: Loss, device: torch.device) -> float:

@@ -1,5 +1,6 @@
 """`training` against loops written by hand, and against `kill -9`."""
 
+import copy
 import itertools
 import math
 import os
@@ -1176,8 +1177,9 @@ def test_predict_works_without_parameters():
             ValueError,
             r"seed must be a whole number from 0 to 2\*\*64 − 1, got 18446744073709551616",
         ),
-        ({"loss": None}, TypeError, "loss must be a function, got NoneType"),
-        ({"schedule": 0.5}, TypeError, "schedule must be a function, got float"),
+        ({"loss": None}, TypeError, "loss must be a function such as .*, got None"),
+        ({"loss": "mse"}, TypeError, "loss must be a function such as torch.nn.functional.mse_loss, got 'mse'"),
+        ({"schedule": 0.5}, TypeError, "schedule must be a function of the step, got 0.5"),
         ({"optimizer": "adan"}, ValueError, "optimizer must be one of adam, adamw, sgd or .*, got 'adan'"),
         ({"optimizer": None}, ValueError, "optimizer must be .*, got None"),
         ({"optimizer": lambda parameters, lr: 3}, TypeError, "optimizer must return a .*Optimizer, got int"),
@@ -1229,6 +1231,18 @@ def test_bad_arguments_are_named(options, error, message):
     with pytest.raises(error, match=message):
         fit(model, arguments.pop("train"), **arguments)
     assert same_weights(model, net())
+
+
+@pytest.mark.parametrize("options", [{}, {"seeds": [0, 1]}], ids=["alone", "seeds"])
+@pytest.mark.parametrize("loss", [mse_loss, torch.nn.functional.l1_loss, torch.nn.SmoothL1Loss()])
+def test_targets_that_only_broadcast_are_refused_before_the_first_step(options, loss):
+    x, y = data()
+    build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(LENGTH * SIZE, 1))  # noqa: E731
+    model = build()
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=r"targets must have the shape of the output, \[4, 1\], got \[4\]"):
+        fit(build if options else model, (x, y[:, 0]), steps=5, loss=loss, batch_size=4, **options)
+    assert same_weights(model, before)
 
 
 def test_numbers_of_numpy_are_numbers():
