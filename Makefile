@@ -4,10 +4,12 @@ BIN := .venv/bin
 DEVICE ?= auto
 SCALE ?= quick
 NB ?=
+SEED ?=
+FILES = $(patsubst %,notebooks/%.ipynb,$(patsubst notebooks/%,%,$(patsubst %.ipynb,%,$(NB))))
 BENCH ?=
 export PYTHONHASHSEED = 0
 
-.PHONY: help book test notebooks run mutants bench look repo lint clean
+.PHONY: help book test chapter notebooks run mutants bench look repo lint clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,14 +22,17 @@ help:           ## this list
 book: .venv/.ready      ## build the book: _build/html/index.html
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
-test: .venv/.ready      ## all tests: the library, the files, their style, every notebook against its outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+test: .venv/.ready      ## all tests: library, files, style, every notebook against its outputs (or one, NB=…)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(FILES),-n 2 --dist loadscope)
+
+chapter: .venv/.ready   ## begin a chapter: write its text from the template (NB=gates/a_new_one)
+	$(BIN)/python tools/template.py $(NB)
 
 notebooks: .venv/.ready ## execute notebooks in place, in canonical form (all, or NB=gates/the_cell)
 	$(BIN)/python tools/notebooks.py $(NB)
 
-run: .venv/.ready       ## run chapters with papermill and record results (DEVICE=cuda SCALE=full NB=…)
-	$(BIN)/python tools/run.py --device $(DEVICE) --scale $(SCALE) $(NB)
+run: .venv/.ready       ## run chapters with papermill and record results (DEVICE=cuda SCALE=full SEED=3 NB=…)
+	$(BIN)/python tools/run.py --device $(DEVICE) --scale $(SCALE) $(SEED:%=-p seed %) $(NB)
 
 mutants: .venv/.ready   ## break the subject of each claim on purpose, record which bounds notice (NB=…)
 	$(BIN)/python tools/mutants.py $(NB)

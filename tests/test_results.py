@@ -94,7 +94,9 @@ def test_a_run_is_recorded_once_and_again_after_a_change(book):
     assert "done before" not in run(book).stdout
     assert results(book)["evidence"][0]["values"] == [0, 0.5]
     assert "done before" not in run(book, "-p", "seed", "1").stdout
-    assert results(book)["evidence"][0]["values"] == [1, 0.5]
+    assert results(book)["evidence"][0]["values"] == [0, 0.5]
+    (other,) = book.glob("_build/run/*/quick-seed-1/gates/the_cell.json")
+    assert json.loads(other.read_text())["evidence"][0]["values"] == [1, 0.5]
 
 
 def test_an_unknown_parameter_is_refused(book):

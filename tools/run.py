@@ -2,7 +2,8 @@
 
 Each chapter that succeeds leaves `results/<device>/<scale>/<chapter>.json`, by the name of the GPU or of the
 processor, so that machines do not overwrite each other's records; commit these files and the ledger shows them. A
-run that was stopped goes on where it was: a chapter whose code has not changed since is not run again.
+run that was stopped goes on where it was: a chapter whose code has not changed since is not run again. Records of
+another seed (`make run SEED=3`) stay in `_build/run`.
 """
 
 from __future__ import annotations
@@ -146,9 +147,11 @@ def main() -> None:
     names = chosen(options.chapter)
     for name in names:
         refuse_unknown(name, parameters)
-    folder = Path(folder_name(device_name(device)), options.scale)
+    others = "".join(f"-{name}-{value}" for name, value in options.parameter)
+    folder = Path(folder_name(device_name(device)), options.scale + others)
     out = ROOT / "_build" / "run" / folder
-    target = {name: ROOT / "results" / folder / f"{name}.json" for name in names}
+    records = out if others else ROOT / "results" / folder  # only the book's own parameters are for the ledger
+    target = {name: records / f"{name}.json" for name in names}
     waiting = [name for name in names if options.again or not is_done(name, parameters, target[name], out)]
     for name in sorted(set(names) - set(waiting)):
         print(f"{name}: done before (--again runs it once more)")
