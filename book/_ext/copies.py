@@ -177,7 +177,8 @@ class Mark(SphinxPostTransform):
     def run(self) -> None:
         if is_chapter(self.app, self.env.docname):
             for xref in list(self.document.findall(pending_xref)):
-                xref.parent.replace(xref, nodes.inline("", "", xref, written=xref.rawsource))
+                title = xref["reftype"] == "doc" and not xref["refexplicit"]
+                xref.parent.replace(xref, nodes.inline("", "", xref, written=xref.rawsource, title=title))
 
 
 def is_chapter(app: Sphinx, page: str) -> bool:
@@ -198,7 +199,9 @@ class Copies:
         base, words = app.config.html_baseurl, {}
         address = urljoin(base, app.builder.get_target_uri(page)) if base else ""
         for node in list(doctree.findall(lambda node: isinstance(node, nodes.inline) and "written" in node)):
-            words[" ".join(node["written"].split())] = "".join(markdown(child, address) for child in node.children)
+            text = "".join(markdown(child, address) for child in node.children)
+            mark = "*" if node["title"] and not base else ""  # a title that is no link would run into its sentence
+            words[" ".join(node["written"].split())] = f"{mark}{text}{mark}"
             node.parent.replace(node, node.children)
 
         def number(kind: str, label: str) -> str:
