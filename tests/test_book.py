@@ -8,12 +8,16 @@ import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
+from markdown_it import MarkdownIt
+from nbclient import NotebookClient
 
 import lstm_lib
 from chapters import chapters, notebook
@@ -288,3 +292,89 @@ def test_an_unpublished_book_points_to_no_repository(html, built):
             if re.search("YOUR_NAME|colab.research|mybinder", e.attributes.get("href", ""))
         ]
     )
+
+
+# The plain copies, to which the chapters' download buttons lead
+
+COMMONMARK = MarkdownIt("commonmark").enable("table")
+
+
+def plain_copy(html: Path, chapter: str) -> nbformat.NotebookNode:
+    return nbformat.read(html / "_sources" / "notebooks" / f"{chapter}.ipynb", 4)
+
+
+def squeezed(text: str) -> str:
+    """Text without formulas, spaces and the form of quotes, in which a page and its copy differ."""
+    text = text.replace("https://github.com/", "")  # the theme shortens such links
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]+\$|\\\(.*?\\\)|\\\[.*?\\\]", "", text, flags=re.DOTALL)
+    return re.sub(r"\s", "", text).translate(str.maketrans("“”‘’", "\"\"''"))
+
+
+def paragraphs(source: str) -> list[str]:
+    """What a plain renderer shows: the text of paragraphs, headings and cells of tables, without its markup."""
+    inline = [token.children for token in COMMONMARK.parse(source) if token.type == "inline"]
+    return ["".join(t.content or " " * (t.type == "softbreak") for t in children) for children in inline]
+
+
+def test_download_buttons_save_a_file(built):
+    for path, page in built.items():
+        for link in page.of("a"):
+            if "btn-download-source-button" in link.classes:
+                assert link.attributes["download"] == Path(link.attributes["href"]).name, path
+    assert sum("btn-download-source-button" in e.classes for page in built.values() for e in page.of("a")) > 20
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_a_plain_copy_is_its_chapter_without_myst(html, chapter):
+    nb, copy = nbformat.read(notebook(chapter), 4), plain_copy(html, chapter)
+    nbformat.validate(copy)
+    code = [cell for cell in copy.cells if cell.cell_type == "code"]
+    for cell in code:
+        folded = {"hide-input"} & set(cell.metadata.get("tags", ()))
+        assert not folded or (cell.metadata.cellView, cell.metadata.jupyter.source_hidden) == ("form", True)
+        cell.metadata = {key: cell.metadata[key] for key in ("tags", "mystnb") if key in cell.metadata}
+    assert code == [cell for cell in nb.cells if cell.cell_type == "code"]
+    for source in (cell.source for cell in copy.cells if cell.cell_type == "markdown"):
+        assert source.strip()
+        for token in COMMONMARK.parse(source):
+            assert not (token.type == "fence" and token.info.startswith("{")), token.content
+            shown = [child for child in token.children or () if child.type in ("text", "code_inline")]
+            for child, following in pairwise([*shown, None]):
+                if child.type == "text":
+                    assert not re.search(r"^:::|^\([\w-]+\)=$|\$\$ *\([\w-]+\)", child.content), child.content
+                    role = re.search(r"\{[\w:]+\}$", child.content)
+                    assert not (role and following and following.type == "code_inline"), child.content
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_a_plain_copy_reads_as_its_page(html, built, chapter):
+    """Each paragraph stands in the built page, and each entry in that of the references, with all its numbers."""
+    page = built[html / "notebooks" / f"{chapter}.html"]
+    articles = page.of("article") + built[html / "book" / "references.html"].of("article")
+    shown = squeezed("".join(article.text for article in articles))
+    cells = plain_copy(html, chapter).cells
+    words = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    own = ("This is a plain copy of a chapter", "Solution (code)", "Works cited")
+    texts = [re.sub(r"^(Fig\. [\d.]+)\. ", r"\1", text) for text in paragraphs(words)]
+    told([text for text in texts if squeezed(text) not in shown and not text.startswith(own)])
+    assert len(texts) > 50
+    assert re.findall(r" \\tag\{([\d.]+)\} \$\$", words) == re.findall(r'eqno">\(([\d.]+)\)', page.source)
+    captions = [caption.text.split()[1] for caption in page.of("figcaption")]
+    assert re.findall(r"^\*\*Fig\. ([\d.]+)\.\*\*", words, re.MULTILINE) == captions
+    assert ("## Works cited" in words) == ("references.html#" in page.source)
+    # What the page folds, prose of hints and solutions, is folded in the copy, and nothing else is.
+    soups = BeautifulSoup(page.source, "html.parser"), BeautifulSoup(COMMONMARK.render(words), "html.parser")
+    for here, there in (soups, reversed(soups)):
+        folded = squeezed("".join(fold.text for fold in there.select("article .dropdown, details")))
+        prose = here.select("article .dropdown > p:not(.admonition-title), details > p")
+        told([text.text for text in prose if squeezed(text.text) not in folded])
+        assert len(prose) > 5
+    hidden = [cell for cell in cells if cell.metadata.get("jupyter", {}).get("outputs_hidden")]
+    assert len(hidden) == len(soups[0].select("article .dropdown .cell"))
+
+
+def test_a_plain_copy_runs(html, tmp_path):
+    copy = plain_copy(html, "gates/the_cell")
+    client = NotebookClient(copy, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    assert all(cell.execution_count for cell in copy.cells if cell.cell_type == "code")

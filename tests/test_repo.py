@@ -19,6 +19,7 @@ from chapters import ROOT, chapters, notebook
 URL = "https://github.com/someone/some-book"
 HERE = (ROOT / "_config.yml").read_text(encoding="utf-8")
 CONFIG = repo.configured(HERE, setup_cell.PLACEHOLDER)
+LAUNCHED = "published"
 BRANCH = yaml.safe_load(HERE)["repository"]["branch"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*/*.ipynb"))
 
@@ -277,8 +278,8 @@ def expected(page: str, source: str) -> dict[str, str]:
     }
     if source.endswith(".ipynb"):
         links |= {
-            "Launch on Colab": f"https://colab.research.google.com/github/someone/some-book/blob/{BRANCH}/{source}",
-            "Launch on Binder": f"https://mybinder.org/v2/gh/someone/some-book/{BRANCH}?urlpath=lab/tree/{source}",
+            "Launch on Colab": f"https://colab.research.google.com/github/someone/some-book/blob/{LAUNCHED}/{source}",
+            "Launch on Binder": f"https://mybinder.org/v2/gh/someone/some-book/{LAUNCHED}?urlpath=lab/tree/{source}",
         }
     return links
 
@@ -290,7 +291,24 @@ def test_published_pages_lead_to_their_repository(published):
         found = buttons(published, page)
         assert found == expected(page, source)
         download = (html / page).parent / found["Download source file"]
-        assert download.read_bytes() == (published / source).read_bytes()
+        assert download.exists()
+        if source.endswith(".md"):
+            assert download.read_bytes() == (published / source).read_bytes()
+
+
+def test_plain_copies_lead_to_the_published_book(published):
+    site = "https://someone.github.io/some-book/"
+    copy = nbformat.read(published / "_build/html/_sources/notebooks/gates/the_cell.ipynb", 4)
+    words = "\n".join(cell.source for cell in copy.cells if cell.cell_type == "markdown")
+    assert f"a chapter of [Long Short-Term Memory, tested]({site}notebooks/gates/the_cell.html), for" in words
+    links = re.findall(rf"\[([^]]+)\]\({re.escape(site)}([^#)]+)#?([^)]*)\)", words)
+    assert ("The article", "book/intro.html", "") in links
+    assert ("forget gate", "book/glossary.html", "term-forget-gate") in links
+    assert ("(2.5)", "notebooks/gates/the_cell.html", "equation-eq-the-cell-state") in links
+    assert {"Fig. 2.1", "below"} <= {text for text, page, _ in links if page == "notebooks/gates/the_cell.html"}
+    for _, page, place in links:
+        html = (published / "_build" / "html" / page).read_text(encoding="utf-8")
+        assert not place or f'id="{place}"' in html
 
 
 def test_chapters_are_among_the_pages():

@@ -9,7 +9,9 @@ import tomllib
 
 import pytest
 import yaml
+from clone import clone, git
 
+import address
 import repo
 from chapters import ROOT
 
@@ -64,12 +66,13 @@ def test_job_has_permissions_and_a_time_limit(name):
     assert "uses" in job or 0 < job["timeout-minutes"] <= 360
 
 
-def test_only_two_jobs_may_write():
+def test_only_three_jobs_may_write():
     writing = {
         name: {what for what, right in job["permissions"].items() if right == "write"}
         for name, job in JOBS.items()
     }
     assert {name: rights for name, rights in writing.items() if rights} == {
+        "publish/copies": {"contents"},
         "publish/deploy": {"pages", "id-token"},
         "links/check": {"issues"},
     }
@@ -191,7 +194,8 @@ def test_nothing_is_published_that_failed_a_test():
     assert JOBS["publish/test"]["uses"] == "./.github/workflows/test.yml"
     assert set(JOBS["publish/build"]["needs"]) == {"test", "address"}
     assert JOBS["publish/build"]["if"] == "needs.address.outputs.ours == 'true'"
-    assert JOBS["publish/deploy"]["needs"] == "build"
+    assert JOBS["publish/copies"]["needs"] == "build"
+    assert JOBS["publish/deploy"]["needs"] == "copies"
     upload = JOBS["publish/build"]["steps"][-1]
     assert upload["uses"].startswith("actions/upload-pages-artifact@")
     assert upload["with"] == {"path": "_build/html"}
@@ -234,6 +238,43 @@ def test_published_pages_know_their_address(tmp_path):
     assert new["html"].pop("baseurl") == "https://book.example.org/"
     assert old["html"].pop("baseurl") == "https://a.github.io/b/"
     assert new == old
+
+
+@needs_bash
+def test_the_branch_to_launch_from_is_main_with_the_site_s_notebooks(tmp_path):
+    origin, here, site = (tmp_path / name for name in ("origin", "here", "site"))
+    for folder in (origin, here, site / "_sources" / "notebooks" / "gates"):
+        folder.mkdir(parents=True)
+    git("init", "--quiet", "--bare", at=origin)
+    clone(here)
+    git("remote", "add", "origin", str(origin), at=here)
+    copy = site / "_sources" / "notebooks" / "gates" / "the_cell.ipynb"
+    fake = f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\ntar -cf "{tmp_path}/artifact.tar" -C "{site}" .\n'
+    (tmp_path / "gh").write_text(fake)
+    (tmp_path / "gh").chmod(0o755)
+    for text in ("first", "second"):  # each time anew
+        copy.write_text(text)
+        done = bash(
+            script("publish/copies", "git push"),
+            here,
+            GITHUB_RUN_ID="17",
+            GITHUB_SHA="abc",
+            RUNNER_TEMP=str(tmp_path),
+            PATH=f"{tmp_path}:{os.environ['PATH']}",
+        )
+        assert done.returncode == 0, done.stderr
+        git("reset", "--quiet", "--hard", at=here)
+    assert git("for-each-ref", "--format=%(refname:short)", at=origin) == f"{address.LAUNCHED}\n"
+    assert git("rev-list", "--count", address.LAUNCHED, at=origin) == "1\n"
+    assert git("show", f"{address.LAUNCHED}:notebooks/gates/the_cell.ipynb", at=origin) == "second"
+    main = git("ls-tree", "-r", "HEAD", at=here).splitlines()
+    branch = git("ls-tree", "-r", address.LAUNCHED, at=origin).splitlines()
+    kept = [line for line in main if not re.search(r"\t(notebooks|\.github)/", line)]
+    assert [line for line in branch if not line.endswith("\tnotebooks/gates/the_cell.ipynb")] == kept
+    assert len(branch) == len(kept) + 1 > 100
+    assert set((tmp_path / "calls").read_text().splitlines()) == {
+        f"run download 17 --name github-pages --dir {tmp_path}"
+    }
 
 
 BROKEN = "book/intro.md:3: [broken] https://example.org/gone: 404 Client Error\n"
