@@ -9,14 +9,21 @@ FILES = $(patsubst %,notebooks/%.ipynb,$(patsubst notebooks/%,%,$(patsubst %.ipy
 BENCH ?=
 export PYTHONHASHSEED = 0
 
-.PHONY: help book test chapter notebooks run mutants bench look repo lint clean
+.PHONY: help book test chapter notebooks run mutants lab lock bench look repo lint clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-.venv/.ready: requirements.txt pyproject.toml
+# PyPI's torch for Linux brings gigabytes of CUDA libraries. Without an NVIDIA driver the same version comes from
+# PyTorch's own index, as 2.13.0+cpu, which pip prefers. Whoever has told pip where to look is left alone.
+CPU_ONLY = $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null \
+	&& ! $(PYTHON) -m pip config list 2>/dev/null | grep -qE 'index-url|find-links|no-index' \
+	&& echo --extra-index-url https://download.pytorch.org/whl/cpu)
+
+.venv/.ready: requirements.txt constraints.txt pyproject.toml
+	@echo "Setting up .venv, once: some minutes, and 2 GB of disk (6 GB with CUDA)."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	$(BIN)/python -m pip install --disable-pip-version-check $(CPU_ONLY) -r requirements.txt -c constraints.txt -e .
 	touch $@
 
 book: .venv/.ready      ## build the book: _build/html/index.html
@@ -36,6 +43,14 @@ run: .venv/.ready       ## run chapters with papermill and record results (DEVIC
 
 mutants: .venv/.ready   ## break the subject of each claim on purpose, record which bounds notice (NB=…)
 	$(BIN)/python tools/mutants.py $(NB)
+
+lab: .venv/.ready       ## open JupyterLab on the chapters, with what shows their equations and references
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-lab.txt
+	$(BIN)/jupyter-lab notebooks
+
+lock:                   ## after a change of requirements.txt: pin what they bring along (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" \
+		requirements.txt --output-file constraints.txt --upgrade
 
 bench: .venv/.ready     ## how fast every LSTM is, against PyTorch's kernel (BENCH="--threads 1 --seconds 60")
 	$(BIN)/python tools/bench.py $(BENCH)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from html.parser import HTMLParser
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,6 +20,7 @@ import yaml
 from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
 
 import lstm_lib
 from chapters import chapters, notebook
@@ -57,7 +60,30 @@ def test_every_page_is_in_the_contents(pages):
 def test_conda_installs_what_pip_installs():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["-r requirements.txt", "-e ."]
+    assert pip[1:] == ["-r requirements.txt", "-c constraints.txt", "-e ."]
+    assert pip[0].split() == ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+
+
+def test_constraints_pin_what_the_requirements_pin_and_more():
+    pins = [
+        dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
+        for name in ("requirements.txt", "constraints.txt")
+    ]
+    assert pins[0].items() <= pins[1].items(), "run `make lock`"
+    needed = {re.sub("[-_.]+", "-", name).lower() for name in brought_along(pins[0])}
+    assert needed <= pins[1].keys(), "run `make lock`"
+
+
+def brought_along(names: Iterable[str]) -> set[str]:
+    """Everything that packages need in this environment."""
+    found, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        for need in map(Requirement, metadata.requires(name) or ()):
+            if need.name not in found and (not need.marker or need.marker.evaluate({"extra": ""})):
+                found.add(need.name)
+                waiting.append(need.name)
+    return found
 
 
 def test_the_api_page_names_every_module():

@@ -148,14 +148,35 @@ def test_linux_and_macos_run_the_two_commands():
 @pytest.mark.skipif(not shutil.which("make"), reason="make itself says what the recipes are")
 def test_windows_runs_the_recipes_of_the_makefile():
     def recipe(target: str) -> list[str]:
-        dry = ["make", "-n", "-W", "requirements.txt", "PYTHON=python", "BIN=.venv/Scripts", target]
+        dry = ["make", "-n", "-W", "requirements.txt", "PYTHON=python", "BIN=.venv/Scripts", "CPU_ONLY=", target]
         lines = subprocess.run(dry, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-        return [line for line in lines if not line.startswith(("touch", "make"))]
+        return [" ".join(line.split()) for line in lines if not line.startswith(("touch", "make", "echo"))]
 
     book, test = recipe("book"), recipe("test")
     assert commands("test/windows") == [*book, *(line for line in test if line not in book)]
     exported = dict(re.findall(r"^export (\w+) = (.*)$", MAKEFILE, re.MULTILINE))
     assert exported.items() <= JOBS["test/windows"]["env"].items()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyPI's torch is that of the CPU")
+@pytest.mark.parametrize(
+    ("driver", "told", "cpu_only"), [(False, {}, True), (True, {}, False), (False, {"PIP_INDEX_URL": "x"}, False)]
+)
+def test_a_machine_without_a_driver_takes_pytorch_without_cuda(tmp_path, driver, told, cpu_only):
+    for name in ("make", "uname", "grep", "sh"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    if driver:
+        (tmp_path / "nvidia-smi").symlink_to(shutil.which("true"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    done = subprocess.run(
+        ["make", "-n", "-W", "requirements.txt", f"PYTHON={sys.executable}", ".venv/.ready"],
+        cwd=ROOT,
+        env=kept | {"PATH": str(tmp_path), "PIP_CONFIG_FILE": os.devnull} | told,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in done.stdout) == cpu_only
 
 
 def test_ci_runs_the_two_commands_and_hides_no_failure():
