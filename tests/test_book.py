@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import lstm_lib
 from chapters import chapters, notebook
@@ -129,28 +130,20 @@ class Page(HTMLParser):
         return [e.attributes["id"] for e in self.elements if "id" in e.attributes]
 
 
+def build(book: Path, out: Path, *options: str) -> Path:
+    """Build a book elsewhere, and return where its pages are."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(book)]
+    done = subprocess.run([*command, "--path-output", str(out), "-q", *options], capture_output=True, text=True)
+    if done.returncode:
+        told = re.sub(r"\x1b\[[\d;]*m", "", done.stderr).splitlines()
+        pytest.fail("the book does not build:\n" + "\n".join(told[-30:]), pytrace=False)
+    return out / "_build" / "html"
+
+
 @pytest.fixture(scope="module")
 def html(tmp_path_factory) -> Path:
     """The book, built as `make book` builds it, elsewhere."""
-    out = tmp_path_factory.mktemp("book")
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        str(ROOT),
-        "--path-output",
-        str(out),
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-    ]
-    build = subprocess.run(command, capture_output=True, text=True)
-    if build.returncode:
-        told = re.sub(r"\x1b\[[\d;]*m", "", build.stderr).splitlines()
-        pytest.fail("the book does not build:\n" + "\n".join(told[-30:]), pytrace=False)
-    return out / "_build" / "html"
+    return build(ROOT, tmp_path_factory.mktemp("book"), "-W", "-n", "--keep-going")
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +281,51 @@ def test_an_unpublished_book_points_to_no_repository(html, built):
             if re.search("YOUR_NAME|colab.research|mybinder", e.attributes.get("href", ""))
         ]
     )
+
+
+# A second build
+
+CONF = f"""
+import sys; sys.path.insert(0, {str(ROOT / "book" / "_ext")!r})
+extensions = ["myst_nb", "sphinx_codeautolink", "sphinx_tippy", "repairs"]
+html_theme = "sphinx_book_theme"
+nb_execution_mode = "off"
+exclude_patterns = ["out", "jupyter_execute"]
+tippy_rtd_urls = []
+"""
+
+ENTRIES = """# Entries
+
+```{toctree}
+code
+```
+
+```{py:function} math.sqrt(x)
+```
+
+```{glossary}
+gate
+  A number between 0 and 1.
+```
+"""
+
+
+def test_a_second_build_changes_no_page(tmp_path):
+    """Of two small pages: a function and a term, and code that calls the one beside a link to the other."""
+    (tmp_path / "conf.py").write_text(CONF)
+    (tmp_path / "index.md").write_text(ENTRIES)
+    cells = [new_markdown_cell("# Code\n\nA {term}`gate`."), new_code_cell("import math\n\nmath.sqrt(2)")]
+    nb = new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+    nbformat.write(nb, tmp_path / "code.ipynb")
+    html, seen = tmp_path / "out", []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-P", "-m", "sphinx", "-q", ".", html], cwd=tmp_path, check=True)
+        # What may vary: names that are new in every build, checksums of what the first had yet to write.
+        varies = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\?v=\w+")
+        seen.append({path: varies.sub("", path.read_text(encoding="utf-8")) for path in html.rglob("*.html")})
+    first, second = seen
+    assert {"index.html#math.sqrt", "index.html#term-gate"} <= {
+        link.attributes.get("href") for link in Page(html / "code.html").of("a")
+    }
+    assert any("A number between" in path.read_text() for path in html.glob("_static/tippy/code.*.js"))
+    told([str(path) for path in first | second if first.get(path) != second.get(path)])
