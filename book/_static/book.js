@@ -1,4 +1,4 @@
-// Two things that the theme leaves undone.
+// Things that the theme leaves undone.
 "use strict";
 
 // A page opened from the disk may not read another: then search shows titles, without a line of text under each.
@@ -18,3 +18,15 @@ addEventListener("load", () => {
   typeset.then(reachable);
 });
 addEventListener("resize", reachable);
+
+// On paper nothing can be opened, and the dark theme would cost ink: folded code prints open, every page light.
+// (sphinx-togglebutton opens exercises and solutions.)
+const asRead = [];
+addEventListener("beforeprint", () => {
+  const page = document.documentElement, theme = page.dataset.theme;
+  const folded = [...document.querySelectorAll("details:not([open])")];
+  for (const box of folded) box.open = true;
+  page.dataset.theme = "light";
+  asRead.push(() => { page.dataset.theme = theme; for (const box of folded) box.open = false; });
+});
+addEventListener("afterprint", () => asRead.splice(0).reverse().forEach(restore => restore()));
