@@ -5,6 +5,7 @@ DEVICE ?= auto
 SCALE ?= quick
 NB ?=
 BENCH ?=
+PAGE ?=
 export PYTHONHASHSEED = 0
 
 .PHONY: help book test notebooks run mutants bench look repo lint clean
@@ -35,9 +36,9 @@ mutants: .venv/.ready   ## break the subject of each claim on purpose, record wh
 bench: .venv/.ready     ## how fast every LSTM is, against PyTorch's kernel (BENCH="--threads 1 --seconds 60")
 	$(BIN)/python tools/bench.py $(BENCH)
 
-look: .venv/.ready      ## look at every built page in a browser: errors, accessibility, screenshots
+look: .venv/.ready      ## look at every built page in a browser: errors, accessibility (or PAGE=book/intro)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-look.txt
-	$(BIN)/python tools/look.py
+	$(BIN)/python tools/look.py $(PAGE)
 
 repo: .venv/.ready      ## publish or move the book: make repo URL=https://github.com/you/lstm-book
 	$(BIN)/python tools/repo.py $(URL)
