@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -49,6 +50,13 @@ def test_every_page_is_in_the_contents(pages):
         if not {".ipynb_checkpoints", "vendor"} & set(path.parts)
     }
     assert written == set(pages)
+
+
+def test_the_page_of_a_part_lists_its_chapters_in_order():
+    opener = {name: ROOT / "book" / "parts" / f"{name.partition('/')[0]}.md" for name in chapters()}
+    for page in set(opener.values()):
+        listed = re.findall(r"^\{doc\}`/notebooks/(\S+)`$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert listed == [name for name, path in opener.items() if path == page]
 
 
 def test_conda_installs_what_pip_installs():
@@ -191,6 +199,21 @@ def test_a_chapter_s_page_has_all_that_its_notebook_holds(html, built, chapter):
     assert len(words.split()) > 1000
 
 
+def test_the_map_has_every_chapter_once_and_needs_none_that_is_later(html, built):
+    page, order = built[html / "book" / "intro.html"], chapters()
+    links = [e.attributes["href"] for e in page.of("a") if e.inside("svg", "chapter-map")]
+    assert links == [f"../notebooks/{name}.html" for name in order]
+    needs = [
+        (e.attributes["data-from"], e.attributes["data-to"]) for e in page.of("path") if "data-to" in e.attributes
+    ]
+    assert len(needs) == len(set(needs))
+    assert all(order.index(one) < order.index(other) for one, other in needs)
+    assert {other for _, other in needs} == set(order[1:])  # only the first needs nothing
+    # One that is written in this way, and one that is named after the sentence and not needed.
+    assert ("implementation/from_scratch", "implementation/making_it_fast") in needs
+    assert ("applications/speech", "applications/spoken_digits") not in needs
+
+
 def test_every_picture_shows_something(html, built):
     paths = {
         (path.parent / unquote(e.attributes["src"])).resolve()
@@ -199,6 +222,15 @@ def test_every_picture_shows_something(html, built):
         if e.inside("article")
     }
     told([path.name for path in paths if path.read_text(encoding="utf-8").count("<path") < 20])
+
+
+def test_a_citation_has_its_reference_for_a_tip(html, built):
+    page = built[html / "notebooks" / "gates" / "the_cell.html"]
+    (path,) = (html / "_static" / "tippy" / "notebooks" / "gates").glob("the_cell.*.js")
+    tips = json.loads(re.match(r"selector_to_html = (.*)", path.read_text(encoding="utf-8"))[1])
+    cited = {e.attributes["href"] for e in page.of("a") if "references.html#" in e.attributes.get("href", "")}
+    assert cited
+    told([link for link in cited if "citation" not in tips.get(f'a[href="{link}"]', "")])
 
 
 def test_nothing_is_loaded_from_the_network(html, built):

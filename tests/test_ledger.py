@@ -60,7 +60,7 @@ def book(tmp_path) -> Path:
         "# Ledger\n\n"
         + "".join(
             f"```{{{directive}}}\n```\n\n"
-            for directive in ("claims-count", "claims-ledger", "run-times", "bibliography")
+            for directive in ("claims-count", "claims-filter", "claims-ledger", "run-times", "bibliography")
         )
     )
     return tmp_path
@@ -116,6 +116,7 @@ def test_the_filters_of_the_ledger_know_each_claim(book):
     entries = soup.select(".claim")
     classes = {entry.select_one(".claim-id").text: set(entry["class"]) for entry in entries}
     assert len(entries) == len(classes) == len(registry())
+    assert all(entry.find(id=entry.select_one(".claim-id").text.lower()) for entry in entries)
     tested = {one.claim for name in chapters() for one in from_notebook(notebook(name))}
     for claim in registry().values():
         (kind,) = {name for name in choices["verdict"] if f"verdict-{name}" in classes[claim.id]}
@@ -124,6 +125,7 @@ def test_the_filters_of_the_ledger_know_each_claim(book):
         assert parts == {chapter.partition("/")[0] for chapter in claim.chapters}
         seen = {name for name in choices["seen"] if f"seen-{name}" in classes[claim.id]}
         assert len(seen) == (claim.id in tested)
+    assert page.index("ledger-filter") < page.index("claim-id")
     # Without a script there is no form, and every claim stands under a heading that the contents show.
     assert soup.select_one("form.ledger-filter").has_attr("hidden")
     headings = [section.h2.text for section in soup.select("section section") if section.select(".claim")]

@@ -1,9 +1,9 @@
 """The pages that a build makes from what was measured: the ledger of claims, and the run times.
 
-Directives: `{claims-count}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the outputs of the committed
-notebooks and from the recorded runs in `results/`; a claim without its evidence, or a bound that fails, ends the
-build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and into the claim's box in its
-chapter, whose committed outputs know nothing of it.
+Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the outputs
+of the committed notebooks and from the recorded runs in `results/`; a claim without its evidence, or a bound that
+fails, ends the build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and into the claim's
+box in its chapter, whose committed outputs know nothing of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
 from html import escape
 from itertools import groupby
@@ -187,36 +186,14 @@ class Count(Directive):
         ]
 
 
-class Ledger(Directive):
-    """Every claim with its verdict and what was measured for it."""
+class Filters(Directive):
+    """A form that `ledger.js` shows and follows: without a script, all claims are shown and no form."""
 
     def text(self) -> list[str]:
-        book = page_evidence()
-        claims.audit(book)
-        rows = [(one, PUBLISHED_RUN) for found in book.values() for one in found]
-        rows += [
-            (one, run_name(run))
-            for run in recorded()
-            for one in map(claims.Evidence.from_json, run["evidence"])
-            if one not in book[run["chapter"]]  # the same figures once more say nothing new
-            and one.anchor in {ours.anchor for ours in book[run["chapter"]]}  # a measure that is gone, neither
-        ]
-        self.env.metadata[self.env.docname]["ledger"] = ""  # this page needs the filters' script
-        entries = list(claims.registry().values())
-        tested = {one.claim for found in book.values() for one in found}
-        lines = self.filters(dict.fromkeys(map(part, chapters())))
-        for heading in dict.fromkeys(map(group, sorted(entries, key=lambda claim: (claim.id[0], group(claim))))):
-            lines += [f"## {heading}", ""]
-            for claim in (claim for claim in entries if group(claim) == heading):
-                mine = [row for row in rows if row[0].claim == claim.id]
-                lines += self.entry(claim, mine, verdict(claim, tested))
-        return lines
-
-    def filters(self, parts: Iterable[str]) -> list[str]:
-        """A form that `ledger.js` shows and follows: without a script, all claims are shown and no form."""
+        self.env.metadata[self.env.docname]["ledger"] = ""  # this page needs the script
         choices = {
             "verdict": ("Verdict", VERDICTS),
-            "part": ("Part", {name: name for name in parts}),
+            "part": ("Part", {name: name for name in map(part, chapters())}),
             "seen": ("Seen to fail", {"yes": "yes", "no": "not yet"}),
         }
         fields = [
@@ -232,6 +209,31 @@ class Ledger(Directive):
             "",
         ]
 
+
+class Ledger(Directive):
+    """Every claim with its verdict and what was measured for it."""
+
+    def text(self) -> list[str]:
+        book = page_evidence()
+        claims.audit(book)
+        rows = [(one, PUBLISHED_RUN) for found in book.values() for one in found]
+        rows += [
+            (one, run_name(run))
+            for run in recorded()
+            for one in map(claims.Evidence.from_json, run["evidence"])
+            if one not in book[run["chapter"]]  # the same figures once more say nothing new
+            and one.anchor in {ours.anchor for ours in book[run["chapter"]]}  # a measure that is gone, neither
+        ]
+        entries = list(claims.registry().values())
+        tested = {one.claim for found in book.values() for one in found}
+        lines = []
+        for heading in dict.fromkeys(map(group, sorted(entries, key=lambda claim: group(claim).split(":")[0]))):
+            lines += [f"## {heading}", ""]
+            for claim in (claim for claim in entries if group(claim) == heading):
+                mine = [row for row in rows if row[0].claim == claim.id]
+                lines += self.entry(claim, mine, verdict(claim, tested))
+        return lines
+
     def entry(self, claim: claims.Claim, rows: list[tuple[claims.Evidence, str]], kind: str) -> list[str]:
         words = claim.finding
         if kind == "open":
@@ -244,8 +246,7 @@ class Ledger(Directive):
         lines = [
             f"::::{{container}} claim {' '.join(dict.fromkeys(classes))}",
             "",
-            f"({claim.id.lower()})=",
-            f'<p class="claim-head"><span class="claim-id">{claim.id}</span> '
+            f'<p class="claim-head" id="{claim.id.lower()}"><span class="claim-id">{claim.id}</span> '
             f'<span class="claim-verdict">{escape(words)}</span></p>',
             "",
             f"{claim.statement}",
@@ -325,6 +326,7 @@ def script(app: Sphinx, pagename: str, templatename: str, context: dict, doctree
 
 def setup(app: Sphinx) -> dict:
     app.add_directive("claims-count", Count)
+    app.add_directive("claims-filter", Filters)
     app.add_directive("claims-ledger", Ledger)
     app.add_directive("run-times", RunTimes)
     app.connect("doctree-read", into_boxes)

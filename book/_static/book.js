@@ -6,6 +6,24 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
+// Search takes the buttons above a page for its text, and puts a word in the glossary before the chapter named after it.
+if (typeof Search !== "undefined") {
+  Search.htmlToText = (html, anchor) => {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const article = page.querySelector("article.bd-article");
+    for (const extra of article?.querySelectorAll(".headerlink, script, style, details, svg") ?? []) extra.remove();
+    return ((anchor && page.getElementById(anchor.slice(1))) || article)?.textContent ?? "";
+  };
+  Scorer.score = ([page, title, anchor, , score]) => {
+    const words = (new URLSearchParams(location.search).get("q") ?? "").toLowerCase().split(/\s+/);
+    const [chapter, section] = title.split(" > ");
+    if (section && chapter.endsWith(section)) return -1;  // the title once more, without its number
+    const named = (section ?? chapter).toLowerCase();
+    if (!page.startsWith("notebooks/") || !words.every(word => named.includes(word))) return score;
+    return score + (anchor ? 60 : 200);
+  };
+}
+
 // What is wider than its box scrolls inside it. The keyboard can scroll it only if it can have the focus.
 function reachable() {
   for (const box of document.querySelectorAll(".bd-article *")) {

@@ -22,7 +22,7 @@ function follow() {
     for (const field of fields) field.value = choice.get(field.name) ?? "";
   }
   show();
-  if (place) place.scrollIntoView();
+  if (place) place.scrollIntoView({ behavior: "instant" });
 }
 
 form.addEventListener("change", () => {
