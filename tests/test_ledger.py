@@ -130,6 +130,7 @@ def test_the_filters_of_the_ledger_know_each_claim(book):
     assert soup.select_one("form.ledger-filter").has_attr("hidden")
     headings = [section.h2.text for section in soup.select("section section") if section.select(".claim")]
     assert len(headings) == len(set(headings))
+    assert headings[:6] == sorted(headings)[-6:]  # the article's sections, and then the papers
     assert all(re.match(r"The article, section \d: |Papers: ", heading) for heading in headings)
     assert all(entry.find_parent("section").h2 for entry in entries)
 

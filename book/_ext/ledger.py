@@ -1,9 +1,9 @@
 """The pages that a build makes from what was measured: the ledger of claims, and the run times.
 
-Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the outputs
-of the committed notebooks and from the recorded runs in `results/`; a claim without its evidence, or a bound that
-fails, ends the build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and into the claim's
-box in its chapter, whose committed outputs know nothing of it.
+Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the
+outputs of the committed notebooks and from the recorded runs in `results/`; a claim without its evidence, or a
+bound that fails, ends the build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and
+into the claim's box in its chapter, whose committed outputs know nothing of it.
 """
 
 from __future__ import annotations
@@ -227,7 +227,9 @@ class Ledger(Directive):
         entries = list(claims.registry().values())
         tested = {one.claim for found in book.values() for one in found}
         lines = []
-        for heading in dict.fromkeys(map(group, sorted(entries, key=lambda claim: group(claim).split(":")[0]))):
+        for heading in dict.fromkeys(
+            map(group, sorted(entries, key=lambda claim: (claim.id[0], group(claim).split(":")[0])))
+        ):
             lines += [f"## {heading}", ""]
             for claim in (claim for claim in entries if group(claim) == heading):
                 mine = [row for row in rows if row[0].claim == claim.id]
