@@ -7,6 +7,7 @@ NB ?=
 SEED ?=
 FILES = $(patsubst %,notebooks/%.ipynb,$(patsubst notebooks/%,%,$(patsubst %.ipynb,%,$(NB))))
 BENCH ?=
+PAGE ?=
 export PYTHONHASHSEED = 0
 
 .PHONY: help book test chapter notebooks run mutants lab lock bench look repo lint clean
@@ -55,9 +56,9 @@ lock:                   ## after a change of requirements.txt: pin what they bri
 bench: .venv/.ready     ## how fast every LSTM is, against PyTorch's kernel (BENCH="--threads 1 --seconds 60")
 	$(BIN)/python tools/bench.py $(BENCH)
 
-look: .venv/.ready      ## look at every built page in a browser: errors, accessibility, screenshots
+look: .venv/.ready      ## look at every built page in a browser: errors, accessibility (or PAGE=book/intro)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-look.txt
-	$(BIN)/python tools/look.py
+	$(BIN)/python tools/look.py $(PAGE)
 
 repo: .venv/.ready      ## publish or move the book: make repo URL=https://github.com/you/lstm-book
 	$(BIN)/python tools/repo.py $(URL)

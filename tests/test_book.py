@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import yaml
 from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from packaging.requirements import Requirement
 
 import lstm_lib
@@ -55,6 +57,13 @@ def test_every_page_is_in_the_contents(pages):
         if not {".ipynb_checkpoints", "vendor"} & set(path.parts)
     }
     assert written == set(pages)
+
+
+def test_the_page_of_a_part_lists_its_chapters_in_order():
+    opener = {name: ROOT / "book" / "parts" / f"{name.partition('/')[0]}.md" for name in chapters()}
+    for page in set(opener.values()):
+        listed = re.findall(r"^\{doc\}`/notebooks/(\S+)`$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert listed == [name for name, path in opener.items() if path == page]
 
 
 def test_conda_installs_what_pip_installs():
@@ -159,28 +168,20 @@ class Page(HTMLParser):
         return [e.attributes["id"] for e in self.elements if "id" in e.attributes]
 
 
+def build(book: Path, out: Path, *options: str) -> Path:
+    """Build a book elsewhere, and return where its pages are."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(book)]
+    done = subprocess.run([*command, "--path-output", str(out), "-q", *options], capture_output=True, text=True)
+    if done.returncode:
+        told = re.sub(r"\x1b\[[\d;]*m", "", done.stderr).splitlines()
+        pytest.fail("the book does not build:\n" + "\n".join(told[-30:]), pytrace=False)
+    return out / "_build" / "html"
+
+
 @pytest.fixture(scope="module")
 def html(tmp_path_factory) -> Path:
     """The book, built as `make book` builds it, elsewhere."""
-    out = tmp_path_factory.mktemp("book")
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        str(ROOT),
-        "--path-output",
-        str(out),
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-    ]
-    build = subprocess.run(command, capture_output=True, text=True)
-    if build.returncode:
-        told = re.sub(r"\x1b\[[\d;]*m", "", build.stderr).splitlines()
-        pytest.fail("the book does not build:\n" + "\n".join(told[-30:]), pytrace=False)
-    return out / "_build" / "html"
+    return build(ROOT, tmp_path_factory.mktemp("book"), "-W", "-n", "--keep-going")
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +229,21 @@ def test_a_chapter_s_page_has_all_that_its_notebook_holds(html, built, chapter):
     assert len(words.split()) > 1000
 
 
+def test_the_map_has_every_chapter_once_and_needs_none_that_is_later(html, built):
+    page, order = built[html / "book" / "intro.html"], chapters()
+    links = [e.attributes["href"] for e in page.of("a") if e.inside("svg", "chapter-map")]
+    assert links == [f"../notebooks/{name}.html" for name in order]
+    needs = [
+        (e.attributes["data-from"], e.attributes["data-to"]) for e in page.of("path") if "data-to" in e.attributes
+    ]
+    assert len(needs) == len(set(needs))
+    assert all(order.index(one) < order.index(other) for one, other in needs)
+    assert {other for _, other in needs} == set(order[1:])  # only the first needs nothing
+    # One that is written in this way, and one that is named after the sentence and not needed.
+    assert ("implementation/from_scratch", "implementation/making_it_fast") in needs
+    assert ("applications/speech", "applications/spoken_digits") not in needs
+
+
 def test_every_picture_shows_something(html, built):
     paths = {
         (path.parent / unquote(e.attributes["src"])).resolve()
@@ -236,6 +252,15 @@ def test_every_picture_shows_something(html, built):
         if e.inside("article")
     }
     told([path.name for path in paths if path.read_text(encoding="utf-8").count("<path") < 20])
+
+
+def test_a_citation_has_its_reference_for_a_tip(html, built):
+    page = built[html / "notebooks" / "gates" / "the_cell.html"]
+    (path,) = (html / "_static" / "tippy" / "notebooks" / "gates").glob("the_cell.*.js")
+    tips = json.loads(re.match(r"selector_to_html = (.*)", path.read_text(encoding="utf-8"))[1])
+    cited = {e.attributes["href"] for e in page.of("a") if "references.html#" in e.attributes.get("href", "")}
+    assert cited
+    told([link for link in cited if "citation" not in tips.get(f'a[href="{link}"]', "")])
 
 
 def test_nothing_is_loaded_from_the_network(html, built):
@@ -404,3 +429,51 @@ def test_a_plain_copy_runs(html, tmp_path):
     client = NotebookClient(copy, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     assert all(cell.execution_count for cell in copy.cells if cell.cell_type == "code")
+
+
+# A second build
+
+CONF = f"""
+import sys; sys.path.insert(0, {str(ROOT / "book" / "_ext")!r})
+extensions = ["myst_nb", "sphinx_codeautolink", "sphinx_tippy", "repairs"]
+html_theme = "sphinx_book_theme"
+nb_execution_mode = "off"
+exclude_patterns = ["out", "jupyter_execute"]
+tippy_rtd_urls = []
+"""
+
+ENTRIES = """# Entries
+
+```{toctree}
+code
+```
+
+```{py:function} math.sqrt(x)
+```
+
+```{glossary}
+gate
+  A number between 0 and 1.
+```
+"""
+
+
+def test_a_second_build_changes_no_page(tmp_path):
+    """Of two small pages: a function and a term, and code that calls the one beside a link to the other."""
+    (tmp_path / "conf.py").write_text(CONF)
+    (tmp_path / "index.md").write_text(ENTRIES)
+    cells = [new_markdown_cell("# Code\n\nA {term}`gate`."), new_code_cell("import math\n\nmath.sqrt(2)")]
+    nb = new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+    nbformat.write(nb, tmp_path / "code.ipynb")
+    html, seen = tmp_path / "out", []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-P", "-m", "sphinx", "-q", ".", html], cwd=tmp_path, check=True)
+        # What may vary: names that are new in every build, checksums of what the first had yet to write.
+        varies = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\?v=\w+")
+        seen.append({path: varies.sub("", path.read_text(encoding="utf-8")) for path in html.rglob("*.html")})
+    first, second = seen
+    assert {"index.html#math.sqrt", "index.html#term-gate"} <= {
+        link.attributes.get("href") for link in Page(html / "code.html").of("a")
+    }
+    assert any("A number between" in path.read_text() for path in html.glob("_static/tippy/code.*.js"))
+    told([str(path) for path in first | second if first.get(path) != second.get(path)])

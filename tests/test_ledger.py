@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 import mutants
 from chapters import ROOT, chapters, notebook
@@ -59,7 +60,7 @@ def book(tmp_path) -> Path:
         "# Ledger\n\n"
         + "".join(
             f"```{{{directive}}}\n```\n\n"
-            for directive in ("claims-count", "claims-ledger", "run-times", "bibliography")
+            for directive in ("claims-count", "claims-filter", "claims-ledger", "run-times", "bibliography")
         )
     )
     return tmp_path
@@ -92,14 +93,46 @@ def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
     evidence = [one for name in chapters() for one in from_notebook(notebook(name))]
     tested = {one.claim for one in evidence}
     count = re.sub(r"\s+", " ", " ".join(text.words))
-    assert f"The book has {len(registry())} claims to test. {len(tested)} are tested" in count
-    assert f"{len(registry()) - len(tested) - 1} are not yet tested, 1 cannot be tested" in count
-    assert sum("not yet tested" in word for word in text.words) == len(registry()) - len(tested)  # with the count
+    assert f"{len(tested)} claims are tested." in count
+    assert f"{len(registry()) - len(tested) - 1} not yet tested" in count
+    assert "1 not testable" in count
+    # of those that are neither, each, the count, and the choice of the filter
+    assert sum("not yet tested" in word for word in text.words) == len(registry()) - len(tested) - 1 + 2
     for claim in registry().values():
         assert claim.id in text.words
     for one in evidence:
         assert f"notebooks/{one.chapter}.html#{one.anchor}" in text.links
         assert one.measured in text.words
+
+
+def test_the_filters_of_the_ledger_know_each_claim(book):
+    built, page = build(book)
+    assert built, page
+    soup = BeautifulSoup(page, "html.parser")
+    choices = {
+        select["name"]: {option["value"] for option in select("option")} - {""}
+        for select in soup.select("form.ledger-filter select")
+    }
+    entries = soup.select(".claim")
+    classes = {entry.select_one(".claim-id").text: set(entry["class"]) for entry in entries}
+    assert len(entries) == len(classes) == len(registry())
+    assert all(entry.find(id=entry.select_one(".claim-id").text.lower()) for entry in entries)
+    tested = {one.claim for name in chapters() for one in from_notebook(notebook(name))}
+    for claim in registry().values():
+        (kind,) = {name for name in choices["verdict"] if f"verdict-{name}" in classes[claim.id]}
+        assert (kind not in ("open", "none")) == (claim.id in tested)
+        parts = {name for name in choices["part"] if f"part-{name}" in classes[claim.id]}
+        assert parts == {chapter.partition("/")[0] for chapter in claim.chapters}
+        seen = {name for name in choices["seen"] if f"seen-{name}" in classes[claim.id]}
+        assert len(seen) == (claim.id in tested)
+    assert page.index("ledger-filter") < page.index("claim-id")
+    # Without a script there is no form, and every claim stands under a heading that the contents show.
+    assert soup.select_one("form.ledger-filter").has_attr("hidden")
+    headings = [section.h2.text for section in soup.select("section section") if section.select(".claim")]
+    assert len(headings) == len(set(headings))
+    assert headings[:6] == sorted(headings)[-6:]  # the article's sections, and then the papers
+    assert all(re.match(r"The article, section \d: |Papers: ", heading) for heading in headings)
+    assert all(entry.find_parent("section").h2 for entry in entries)
 
 
 def test_a_recorded_run_stands_beside_the_page(book):
@@ -169,7 +202,7 @@ def test_what_was_seen_to_fail_stands_in_the_ledger_and_in_the_box(book, stale):
     assert Text(page).words.count("Not yet seen to fail.") == len(
         {one.claim for one in evidence} - {one.claim for one in (first, *others)}
     )
-    assert "1 have been seen to fail" in re.sub(r"\s+", " ", " ".join(Text(page).words))
+    assert "For 1 of the" in re.sub(r"\s+", " ", " ".join(Text(page).words))
     box = Text((book / "out" / "notebooks" / f"{CHAPTER}.html").read_text()).words
     assert box.count("seen to fail") == box.count(words) == 1
 

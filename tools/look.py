@@ -4,12 +4,13 @@ Every page is opened over http from a server on this machine. It is a problem if
 host, writes an error or a warning to the console, leaves an equation or an image out, is wider than the window, or
 breaks a rule of WCAG 2.1 A or AA that axe-core knows. Then the things that readers use are used once: search,
 glossary hover, theme switch, a folded solution; and the pages are opened once more straight from the disk.
-Screenshots go to ``_build/look/``.
+With ``--screenshots``, pictures go to ``_build/look/``. ``make look PAGE=book/intro`` looks at one page only.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import functools
 import http.server
 import os
@@ -56,7 +57,7 @@ def tools():
     """Playwright's entry point, the text of axe-core, the browser's path; or leave with what is missing."""
     try:
         import axe_playwright_python
-        from playwright.sync_api import sync_playwright
+        from playwright.async_api import async_playwright
     except ImportError as error:
         sys.exit(
             f"make look: {error.name} is not installed: {sys.executable} -m pip install -r requirements-look.txt"
@@ -69,7 +70,7 @@ def tools():
             "Chrome, or set CHROMIUM to its path"
         )
     axe = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-    return sync_playwright, axe, browser
+    return async_playwright, axe, browser
 
 
 class Look:
@@ -85,33 +86,33 @@ class Look:
         if where not in places:
             places.append(where)
 
-    def open(self, name: str, theme: str = "light", width: int = WIDTHS[0], base: str | None = None):
+    async def open(self, name: str, theme: str = "light", width: int = WIDTHS[0], base: str | None = None):
         """A page, loaded, that reports what it asks of other hosts and what it writes to the console."""
         base = base or self.base
         where = f"{name} ({theme}{', from disk' if base.startswith('file:') else ''})"
-        context = self.browser.new_context(color_scheme=theme, viewport={"width": width, "height": 900})
-        page = context.new_page()
+        context = await self.browser.new_context(color_scheme=theme, viewport={"width": width, "height": 900})
+        page = await context.new_page()
 
-        def route(route):
+        async def route(route):
             if route.request.url.startswith((base, "data:", "blob:")):
-                route.continue_()
+                await route.continue_()
             else:
                 self.note(where, f"asks the network for {route.request.url}")
-                route.abort()
+                await route.abort()
 
         def console(message):
             if message.type in ("error", "warning"):
                 self.note(where, f"console {message.type}: {message.text[:160]} [{message.location['url'][-80:]}]")
 
-        page.route("**/*", route)
+        await page.route("**/*", route)
         page.on("console", console)
         page.on("pageerror", lambda error: self.note(where, f"uncaught: {str(error)[:200]}"))
-        page.goto(f"{base}/{name}", wait_until="load")
-        page.evaluate(READY)
+        await page.goto(f"{base}/{name}", wait_until="load")
+        await page.evaluate(READY)
         return page
 
-    def state(self, page, where: str) -> None:
-        state = page.evaluate(STATE)
+    async def state(self, page, where: str) -> None:
+        state = await page.evaluate(STATE)
         if state["wide"] > 0:
             self.note(where, f"{state['wide']} px wider than the window")
         if state["math"] or state["merror"]:
@@ -119,9 +120,9 @@ class Look:
         for image in state["images"]:
             self.note(where, f"image does not load: {image}")
 
-    def rules(self, page, where: str) -> None:
-        page.evaluate(self.axe)
-        result = page.evaluate("tags => axe.run(document, {runOnly: tags, preload: false})", RULES)
+    async def rules(self, page, where: str) -> None:
+        await page.evaluate(self.axe)
+        result = await page.evaluate("tags => axe.run(document, {runOnly: tags, preload: false})", RULES)
         for violation in result["violations"]:
             node = violation["nodes"][0]
             self.note(
@@ -130,61 +131,63 @@ class Look:
                 f"{' '.join(map(str, node['target']))[:120]} {node['html'][:120]!r}",
             )
 
-    def page(self, name: str, out: Path) -> None:
-        """One page in both themes and at every width; listings of source code, all alike, without a picture."""
+    async def page(self, name: str, out: Path | None) -> None:
+        """One page in both themes and at every width; with a picture of each in ``out``, if there is one."""
         for theme in THEMES:
-            page = self.open(name, theme)
+            page = await self.open(name, theme)
             for width in WIDTHS:
                 where = f"{name} ({theme}, {width} px)"
-                page.set_viewport_size({"width": width, "height": 900})
-                page.wait_for_timeout(150)
-                self.state(page, where)
+                await page.set_viewport_size({"width": width, "height": 900})
+                await page.wait_for_timeout(150)
+                await self.state(page, where)
                 if (theme, width) in AXE:
-                    self.rules(page, where)
-                stem = name.removesuffix(".html").replace("/", "-")
-                if not name.startswith("_modules/"):
-                    page.screenshot(path=out / f"{stem}-{theme}-{width}.png", full_page=True)
-            page.context.close()
+                    await self.rules(page, where)
+                if out:
+                    stem = name.removesuffix(".html").replace("/", "-")
+                    await page.screenshot(path=out / f"{stem}-{theme}-{width}.png", full_page=True)
+            await page.context.close()
 
-    def search(self, base: str | None = None) -> None:
-        page = self.open("search.html?q=forget+gate", base=base)
+    async def search(self, base: str | None = None) -> None:
+        page = await self.open("search.html?q=forget+gate", base=base)
         try:
-            page.wait_for_selector("#search-results li a", timeout=10_000)
-            page.wait_for_timeout(500)
+            await page.wait_for_selector("#search-results li a", timeout=10_000)
+            first = await page.locator("#search-results li a").first.get_attribute("href")
+            if not first.endswith("gates/forget_gate.html"):
+                self.note("search", f"'forget gate' leads to {first} first")
         except Exception as error:
             self.note("search", f"no result for 'forget gate' ({type(error).__name__})")
-        page.context.close()
+        await page.context.close()
 
-    def hover(self, name: str) -> None:
-        page = self.open(name)
-        page.locator("article a[href*='.html#term-']").first.hover()
+    async def hover(self, name: str) -> None:
+        page = await self.open(name)
+        await page.locator("article a[href*='.html#term-']").first.hover()
         try:
-            page.wait_for_selector(".tippy-box", timeout=5_000)
+            await page.wait_for_selector(".tippy-box", timeout=5_000)
         except Exception as error:
             self.note(name, f"no tip over a glossary term ({type(error).__name__})")
-        page.context.close()
+        await page.context.close()
 
-    def switch(self, name: str) -> None:
-        page = self.open(name)
+    async def switch(self, name: str) -> None:
+        page = await self.open(name)
         seen = set()
         for _ in range(3):
-            page.locator("button.theme-switch-button:visible").first.click()
-            seen.add(page.evaluate("document.documentElement.dataset.theme"))
+            await page.locator("button.theme-switch-button:visible").first.click()
+            seen.add(await page.evaluate("document.documentElement.dataset.theme"))
         if seen != set(THEMES):
             self.note(name, f"the theme switch gives {sorted(seen)} only")
-        page.context.close()
+        await page.context.close()
 
-    def fold(self, name: str) -> None:
-        page = self.open(name)
+    async def fold(self, name: str) -> None:
+        page = await self.open(name)
         solution = page.locator(".solution.dropdown").first
         inside = solution.locator(":scope > :nth-child(2)")
-        if inside.is_visible():
+        if await inside.is_visible():
             self.note(name, "a solution is open before it is asked for")
-        solution.locator("button, summary").first.click()
-        page.wait_for_timeout(300)
-        if not inside.is_visible():
+        await solution.locator("button, summary").first.click()
+        await page.wait_for_timeout(300)
+        if not await inside.is_visible():
             self.note(name, "a solution does not open")
-        page.context.close()
+        await page.context.close()
 
 
 def having(folder: Path, names: list[str], text: str) -> str | None:
@@ -192,25 +195,9 @@ def having(folder: Path, names: list[str], text: str) -> str | None:
     return next((n for n in names if text in (folder / n).read_text(encoding="utf-8")), None)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pages", nargs="*", help="pages, such as book/intro.html (default: all)")
-    parser.add_argument("--html", type=Path, default=ROOT / "_build" / "html")
-    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "look")
-    arguments = parser.parse_args()
-    sync_playwright, axe, browser = tools()
-    html = arguments.html.resolve()
-    if not (html / "index.html").exists():
-        sys.exit(f"make look: no book in {html}: run `make book` first")
-    # index.html only forwards to the first page; _modules holds the source listings
-    every = sorted(
-        p.relative_to(html).as_posix()
-        for p in html.rglob("*.html")
-        if p.name != "index.html" and "_static" not in p.parts
-    )
-    names = arguments.pages or every
-    arguments.out.mkdir(parents=True, exist_ok=True)
-
+async def look_at(names: list[str], html: Path, out: Path | None, jobs: int, whole: bool) -> Look:
+    """Look at pages, several at a time; at the whole book's search, tips and switches too."""
+    async_playwright, axe, browser = tools()
     flags = [
         "--disable-gpu",
         "--disable-quic",
@@ -221,15 +208,23 @@ def main() -> int:
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")  # Chromium refuses its sandbox to root
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=flags)
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=browser, args=flags)
         look = Look(chromium, serve(html), axe)
-        for name in names:
-            print(name, flush=True)
-            look.page(name, arguments.out)
-        if not arguments.pages:
-            look.search()
-            look.search(base=html.as_uri())
+        turn = asyncio.Semaphore(jobs)
+
+        async def one(name: str) -> None:
+            async with turn:
+                print(name, flush=True)
+                await look.page(name, out)
+                page = await look.open(name, base=html.as_uri())
+                await look.state(page, f"{name} (from disk)")
+                await page.context.close()
+
+        await asyncio.gather(*map(one, names))
+        if whole:
+            await look.search()
+            await look.search(base=html.as_uri())
             for check, text in (
                 (look.hover, ".html#term-"),
                 (look.switch, "theme-switch-button"),
@@ -239,16 +234,39 @@ def main() -> int:
                 if page is None:
                     look.note("book", f"no page with {text}")
                 else:
-                    check(page)
-            for name in names:
-                page = look.open(name, base=html.as_uri())
-                look.state(page, f"{name} (from disk)")
-                page.context.close()
-        chromium.close()
+                    await check(page)
+        await chromium.close()
+    return look
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pages", nargs="*", help="pages, such as book/intro (default: all)")
+    parser.add_argument("--html", type=Path, default=ROOT / "_build" / "html")
+    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "look")
+    parser.add_argument("--screenshots", action="store_true", help="take a picture of each page, theme and width")
+    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="pages at a time")
+    arguments = parser.parse_args()
+    html = arguments.html.resolve()
+    if not (html / "index.html").exists():
+        sys.exit(f"make look: no book in {html}: run `make book` first")
+    # index.html only forwards to the first page; _modules holds the source listings
+    every = sorted(
+        p.relative_to(html).as_posix()
+        for p in html.rglob("*.html")
+        if p.name != "index.html" and "_static" not in p.parts
+    )
+    names = [f"{name.removesuffix('.html')}.html" for name in arguments.pages] or every
+    if unknown := sorted(set(names) - set(every)):
+        sys.exit(f"make look: pages must be of the book, got {', '.join(unknown)}")
+    out = arguments.out if arguments.screenshots else None
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    look = asyncio.run(look_at(names, html, out, arguments.jobs, whole=not arguments.pages))
     for what, places in look.problems.items():
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         print(f"{what}\n    {', '.join(places[:3])}{more}")
-    print(f"{len(names)} pages, {len(look.problems)} problems; screenshots in {arguments.out}")
+    print(f"{len(names)} pages, {len(look.problems)} problems" + (f"; screenshots in {out}" if out else ""))
     return 1 if look.problems else 0
 
 

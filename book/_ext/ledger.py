@@ -1,9 +1,9 @@
 """The pages that a build makes from what was measured: the ledger of claims, and the run times.
 
-Directives: `{claims-count}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the outputs of the committed
-notebooks and from the recorded runs in `results/`; a claim without its evidence, or a bound that fails, ends the
-build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and into the claim's box in its
-chapter, whose committed outputs know nothing of it.
+Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the
+outputs of the committed notebooks and from the recorded runs in `results/`; a claim without its evidence, or a
+bound that fails, ends the build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and
+into the claim's box in its chapter, whose committed outputs know nothing of it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,25 @@ from chapters import chapters, notebook  # noqa: E402
 
 PUBLISHED_RUN = "in the book, one CPU thread"
 """What the ledger calls the run whose outputs the pages show."""
+
+SECTIONS = {
+    "1": "gates and gradients",
+    "2": "an LSTM in PyTorch",
+    "3": "training",
+    "4": "applications and limits",
+    "5": "variants",
+    "6": "outlook",
+}
+"""What the sections of the source article are about."""
+
+VERDICTS = {
+    "false": "false as stated",
+    "when": "true when …",
+    "true": "true",
+    "open": "not yet tested",
+    "none": "not testable",
+}
+"""The verdicts by which the ledger can be filtered, the one that readers look for first."""
 
 
 def page_evidence(root: Path = ROOT) -> dict[str, list[claims.Evidence]]:
@@ -101,6 +120,26 @@ def source(claim: claims.Claim) -> str:
     return " ".join(f"{{cite:t}}`{key}`" for key in claim.source.split(", ")) + "."
 
 
+def group(claim: claims.Claim) -> str:
+    """The heading in the ledger under which a claim stands."""
+    if claim.source.startswith("article"):
+        number = claim.source.removeprefix("article, ")[0]
+        return f"The article, section {number}: {SECTIONS[number]}"
+    return f"Papers: {part(claim.chapters[0])}"
+
+
+def part(chapter: str) -> str:
+    """The part that a chapter belongs to."""
+    return chapter.partition("/")[0]
+
+
+def verdict(claim: claims.Claim, tested: set[str]) -> str:
+    """A key of ``VERDICTS``."""
+    if claim.verdict == "not testable":
+        return "none"
+    return claims.style(claim.verdict) if claim.id in tested else "open"
+
+
 class Directive(SphinxDirective):
     """A directive whose content is written as MyST."""
 
@@ -116,7 +155,7 @@ class Directive(SphinxDirective):
             ROOT / "lstm_lib" / "book" / "claims.toml",
         ]:
             self.env.note_dependency(str(path))
-        return self.parse_text_to_nodes("\n".join(self.text()))
+        return self.parse_text_to_nodes("\n".join(self.text()), allow_section_headings=True)
 
     def link(self, chapter: str, text: str, anchor: str = "") -> str:
         """A link to a chapter's page; anchors of notebook outputs are unknown to Sphinx, so it is plain HTML."""
@@ -125,26 +164,49 @@ class Directive(SphinxDirective):
 
 
 class Count(Directive):
-    """One sentence: how many claims, how many tested, with which verdicts."""
+    """How many claims are tested and what came out, each number a link to these claims in the ledger."""
 
     def text(self) -> list[str]:
         evidence = page_evidence()
         claims.audit(evidence)
         tested = {one.claim for found in evidence.values() for one in found}
-        verdicts = Counter(claim.verdict for claim in claims.registry().values() if claim.id in tested)
-        opinions = sum(claim.verdict == "not testable" for claim in claims.registry().values())
-        waiting = len(claims.registry()) - len(tested) - opinions
         kills = [kill for name in evidence for kills in seen_to_fail(name).values() for kill in kills]
         failed = {one.claim for _, one in kills}
-        found = ", ".join(
-            f"{verdicts[name]} {'true when …' if name == 'true when' else name}"
-            for name in claims.VERDICTS
-            if verdicts[name]
-        )
+        number = Counter(verdict(claim, tested) for claim in claims.registry().values())
+
+        def those(kind: str, words: str) -> str:
+            uri = self.env.app.builder.get_relative_uri(self.env.docname, "book/claims")
+            return f'<a href="{uri}?verdict={kind}">{number[kind]} {words}</a>'
+
         return [
-            f"The book has {len(claims.registry())} claims to test. **{len(tested)} are tested** ({found}), "
-            f"{waiting} are not yet tested, {opinions} cannot be tested. "
-            f"{len(failed)} have been seen to fail when their subject was broken on purpose."
+            f"**{len(tested)} claims are tested.** {those('false', 'came out false as stated')}, "
+            f"{those('when', 'true under a condition')} that the book names, and {those('true', 'true')}. "
+            f"For {len(failed)} of the {len(tested)} the test has been seen to fail when the claim's subject was "
+            f"broken on purpose. {those('open', 'not yet tested')}; {those('none', 'not testable')}."
+        ]
+
+
+class Filters(Directive):
+    """A form that `ledger.js` shows and follows: without a script, all claims are shown and no form."""
+
+    def text(self) -> list[str]:
+        self.env.metadata[self.env.docname]["ledger"] = ""  # this page needs the script
+        choices = {
+            "verdict": ("Verdict", VERDICTS),
+            "part": ("Part", {name: name for name in map(part, chapters())}),
+            "seen": ("Seen to fail", {"yes": "yes", "no": "not yet"}),
+        }
+        fields = [
+            f'<label>{label} <select name="{name}"><option value="">any</option>'
+            + "".join(f'<option value="{key}">{words}</option>' for key, words in options.items())
+            + "</select></label>"
+            for name, (label, options) in choices.items()
+        ]
+        return [
+            '<form class="ledger-filter" hidden>',
+            *fields,
+            '<button type="reset">Show all</button><output aria-live="polite"></output></form>',
+            "",
         ]
 
 
@@ -162,23 +224,31 @@ class Ledger(Directive):
             if one not in book[run["chapter"]]  # the same figures once more say nothing new
             and one.anchor in {ours.anchor for ours in book[run["chapter"]]}  # a measure that is gone, neither
         ]
+        entries = list(claims.registry().values())
+        tested = {one.claim for found in book.values() for one in found}
         lines = []
-        for claim in claims.registry().values():
-            mine = [row for row in rows if row[0].claim == claim.id]
-            lines += self.entry(claim, mine)
+        for heading in dict.fromkeys(
+            map(group, sorted(entries, key=lambda claim: (claim.id[0], group(claim).split(":")[0])))
+        ):
+            lines += [f"## {heading}", ""]
+            for claim in (claim for claim in entries if group(claim) == heading):
+                mine = [row for row in rows if row[0].claim == claim.id]
+                lines += self.entry(claim, mine, verdict(claim, tested))
         return lines
 
-    def entry(self, claim: claims.Claim, rows: list[tuple[claims.Evidence, str]]) -> list[str]:
-        if rows or claim.verdict == "not testable":
-            style, words = claims.style(claim.verdict), claim.finding
-        else:
-            style, words = "open", "not yet tested"
-            words += f" (expected: {claim.verdict})" if claim.verdict != "open" else ""
+    def entry(self, claim: claims.Claim, rows: list[tuple[claims.Evidence, str]], kind: str) -> list[str]:
+        words = claim.finding
+        if kind == "open":
+            words = "not yet tested" + f" (expected: {claim.verdict})" * (claim.verdict != "open")
+        broken = {chapter: seen_to_fail(chapter) for chapter in {one.chapter for one, _ in rows}}
+        kills = [broken[one.chapter][one.anchor][0] for one, _ in rows if one.anchor in broken[one.chapter]]
+        classes = [f"claim-{kind}", f"verdict-{kind}", *(f"part-{part(name)}" for name in claim.chapters)]
+        if rows:
+            classes += ["seen-yes" if kills else "seen-no"]
         lines = [
-            f"::::{{container}} claim claim-{style}",
+            f"::::{{container}} claim {' '.join(dict.fromkeys(classes))}",
             "",
-            f"({claim.id.lower()})=",
-            f'<p class="claim-head"><span class="claim-id">{claim.id}</span> '
+            f'<p class="claim-head" id="{claim.id.lower()}"><span class="claim-id">{claim.id}</span> '
             f'<span class="claim-verdict">{escape(words)}</span></p>',
             "",
             f"{claim.statement}",
@@ -192,9 +262,7 @@ class Ledger(Directive):
                 one, _ = row
                 return one.chapter, one.measure, one.required
 
-            broken = {chapter: seen_to_fail(chapter) for chapter in {one.chapter for one, _ in rows}}
             tried = {chapter for chapter in broken if mutants.complete(chapter, ROOT)}
-            kills = [broken[one.chapter][one.anchor][0] for one, _ in rows if one.anchor in broken[one.chapter]]
             if kills:
                 told = f"Seen to fail: {quoted(kills[:1])} (must be {escape(kills[0][1].required)})."
             else:
@@ -252,10 +320,18 @@ def memory(run: dict) -> str:
     return f"{peak / 2**20:,.0f} MiB" if peak else "not known"
 
 
+def script(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Load the filters where there is a ledger."""
+    if "ledger" in (context.get("meta") or {}):
+        app.add_js_file("ledger.js", defer="defer")
+
+
 def setup(app: Sphinx) -> dict:
     app.add_directive("claims-count", Count)
+    app.add_directive("claims-filter", Filters)
     app.add_directive("claims-ledger", Ledger)
     app.add_directive("run-times", RunTimes)
     app.connect("doctree-read", into_boxes)
+    app.connect("html-page-context", script)
     app.connect("env-get-outdated", newly_broken)
     return {"version": "1", "parallel_read_safe": True}

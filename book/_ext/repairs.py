@@ -9,6 +9,8 @@ import pydata_sphinx_theme
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx_codeautolink.extension import SphinxCodeAutoLink
+from sphinx_codeautolink.extension.cache import DataCache
 
 ICON = re.compile(r'"?([a-z0-9-]+)"?:\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?')
 """One of Font Awesome's icons in its script: name, and in a list its size, other names, code point and path."""
@@ -57,8 +59,24 @@ def one_tip_file(app: Sphinx, pagename: str, templatename: str, context: dict, d
         path.unlink()
 
 
+def remember_links(app: Sphinx) -> None:
+    """Keep the names in code that is not read again.
+
+    sphinx-codeautolink keeps them in a file, but takes from it only pages that were written as `.rst`. The pickled
+    environment has them as well, of every page.
+    """
+    kept = getattr(app.env, "sphinx_codeautolink_transforms", {})
+    DataCache.read = lambda cache: cache.transforms.update(kept)
+
+
 def write_all(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Write every page in every build: sphinx-tippy finds a definition only in a page that was written with it."""
+    """Write every page in every build: sphinx-tippy finds a definition only in a page that was written with it.
+
+    sphinx-codeautolink puts its links only into what was out of date when the build began; so all pages were.
+    """
+    for listener in app.events.listeners["build-finished"]:
+        if isinstance(owner := getattr(listener.handler, "__self__", None), SphinxCodeAutoLink):
+            owner.outdated_docs = {str(Path(name)) for name in env.found_docs}
     return sorted(env.found_docs)
 
 
@@ -86,8 +104,9 @@ def fewer_icons(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect the repairs; two of them before the extension that they are about."""
+    """Connect the repairs; three of them before the extension that they are about."""
     app.connect("config-inited", no_thebe)
+    app.connect("builder-inited", remember_links, priority=400)
     app.connect("doctree-read", as_drawn)
     app.connect("doctree-read", unwrap_exercises, priority=400)
     app.connect("env-updated", write_all)
