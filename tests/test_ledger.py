@@ -157,7 +157,7 @@ def test_a_recorded_run_stands_beside_the_page(book):
     assert built, page
     words = Text(page).words
     assert words.count("Abacus 3000, full scale, 2026-01-02") == 2  # in the ledger and in the run times
-    assert {"12", "3 MiB"} <= set(words)
+    assert {"12", "3\N{NO-BREAK SPACE}MiB"} <= set(words)
 
 
 def test_a_recorded_run_with_the_same_figures_is_not_repeated(book):

@@ -317,7 +317,7 @@ class RunTimes(Directive):
 def memory(run: dict) -> str:
     """Peak memory of a recorded run, the device's where it has its own."""
     peak = run["device_peak_bytes"] or run["host_peak_bytes"]
-    return f"{peak / 2**20:,.0f} MiB" if peak else "not known"
+    return f"{peak / 2**20:,.0f}\N{NO-BREAK SPACE}MiB" if peak else "not known"
 
 
 def script(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
