@@ -47,6 +47,7 @@ mutants: .venv/.ready   ## break the subject of each claim on purpose, record wh
 
 lab: .venv/.ready       ## open JupyterLab on the chapters, with what shows their equations and references
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-lab.txt
+	$(BIN)/jupyter-trust notebooks/*/*.ipynb       # or else JupyterLab hides figures until they are drawn again
 	$(BIN)/jupyter-lab notebooks
 
 lock:                   ## after a change of requirements.txt: pin what they bring along (needs uv)

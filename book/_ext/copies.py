@@ -44,7 +44,7 @@ SOLUTION = re.compile(r"^:::\{solution-(start|end)\}.*\n(?::[\w-]+:.*\n)*:::\n?"
 PLAIN_COPY = """
 
 > This is a plain copy of a chapter of {book}, for any notebook viewer. Hints and solutions are folded; JupyterLab
-> and Colab fold the code of a solution too.\
+> and Colab fold the code of a solution too, and JupyterLab shows figures once you trust the notebook or run it.\
 """
 
 
