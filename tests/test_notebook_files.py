@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 import setup_cell
-from chapters import ROOT, chapters, notebook
+from chapters import ROOT, chapters, chosen, notebook
 from lstm_lib.book import claims
 from nbval_numbers.figures import MIME as DESCRIPTION
 from notebooks import canonical, settle
@@ -39,6 +39,11 @@ def test_every_notebook_is_a_chapter():
         for path in ROOT.glob("notebooks/*/*.ipynb")
     }
     assert found == set(BOOK)
+
+
+@pytest.mark.parametrize("name", ["gates/the_cell", "notebooks/gates/the_cell.ipynb", "./gates/the_cell"])
+def test_a_chapter_may_be_named_by_its_file(name):
+    assert chosen([name]) == ["gates/the_cell"]
 
 
 def test_the_suite_runs_every_cell_of_every_chapter():

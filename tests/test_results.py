@@ -136,6 +136,19 @@ def test_a_chapter_that_fails_leaves_no_results(book, cell, options, said):
     assert not list(book.glob("results/*/*/*/*.json"))
 
 
+def test_a_worker_leaves_an_interrupt_to_its_parent(tmp_path):
+    (tmp_path / "main.py").write_text(
+        "import signal, workers\n"
+        "if __name__ == '__main__':\n"
+        "    with workers.pool(1) as pool:\n"
+        "        print(pool.submit(signal.getsignal, signal.SIGINT).result().name)\n"
+        "    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
+    done = subprocess.run([sys.executable, tmp_path / "main.py"], env=environment, capture_output=True, text=True)
+    assert done.stdout == "SIG_IGN\n", done.stderr
+
+
 def test_an_interrupt_ends_the_run_in_one_line(book):
     put(book, "import time; time.sleep(600)")
     command = [sys.executable, "tools/run.py", "--device", "cpu"]

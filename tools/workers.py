@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
-if multiprocessing.parent_process():
-    # Ctrl-C reaches a terminal's every process. A worker, which imports this first, leaves it to its parent.
+if multiprocessing.current_process().name != "MainProcess":  # parent_process() is not known yet at this point
+    # Ctrl-C reaches a terminal's every process. A worker imports this with its task, and leaves it to its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -37,5 +37,5 @@ def pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
             yield executor
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():
-                process.terminate()  # its kernel sees that its parent is gone, and goes
+                process.kill()  # its kernel sees that its parent is gone, and goes; told to end, it would talk
             raise SystemExit("stopped; what was finished before is kept") from None
