@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
@@ -82,12 +82,18 @@ def gradients(results, leaves):
     return torch.autograd.grad(loss, leaves)
 
 
-def agree(ours, theirs, tolerance):
+def agree(ours, theirs, tolerance, nudged=None):
+    """``nudged``: theirs with an input moved by its last digit, which tells what rounding comes to here.
+
+    Layer norm divides by the standard deviation of a few numbers: where they are nearly equal, a gradient of
+    2,000 has six digits fewer than its inputs, however it is computed.
+    """
     assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b, near in zip(ours, theirs, nudged or theirs, strict=True):
         assert a.shape == b.shape
         assert a.dtype == b.dtype
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+        rounding = (near - b).abs().max().item() if b.numel() else 0.0
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance + 100 * rounding)
 
 
 @settings(max_examples=150, deadline=None)
@@ -455,6 +461,7 @@ def test_an_ended_sequence_is_left_where_it_is(unit, options, reverse, way):
 
 
 @settings(max_examples=30, deadline=None)
+@example([1, 1, 7, 7, 6, 7], True, False, 6964)  # gradients of 2,000, in which rounding is 3e-7
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.booleans(), st.booleans(), st.integers(0, 2**20))
 def test_a_packed_batch_is_each_sequence_alone_gradients_too(lengths, reverse, blind, seed):
     """In one sweep over the padding, and piece by piece, as where values cannot be looked at."""
@@ -463,15 +470,26 @@ def test_a_packed_batch_is_each_sequence_alone_gradients_too(lengths, reverse, b
     sequences = [torch.randn(n, 2, dtype=torch.float64, requires_grad=True) for n in lengths]
     rows = layer.num_layers * (1 + reverse)
     hx = [torch.randn(rows, len(lengths), 3, dtype=torch.float64, requires_grad=True) for _ in "hc"]
+    leaves = [*sequences, *hx, *layer.parameters()]
+
+    def one_by_one():
+        alone = [layer(x, tuple(s[:, k] for s in hx)) for k, x in enumerate(sequences)]
+        loss = sum((s * s.detach().cos()).sum() for own, state in alone for s in (own, *state))
+        return [value for own, state in alone for value in (own, *state)], torch.autograd.grad(loss, leaves)
+
     with patch("lstm_lib.unroll.transforms", lambda: ["Vmap"] * blind):
         out, (h_n, c_n) = layer(pack_sequence(sequences, enforce_sorted=False), tuple(hx))
-    alone = [layer(x, tuple(s[:, k] for s in hx)) for k, x in enumerate(sequences)]
-    for k, (own, (h, c)) in enumerate(alone):
-        agree([pad_packed_sequence(out)[0][: lengths[k], k], h_n[:, k], c_n[:, k]], [own, h, c], 1e-10)
-    leaves = [*sequences, *hx, *layer.parameters()]
-    together = sum((s * s.detach().cos()).sum() for s in (out.data, h_n, c_n))
-    apart = sum((s * s.detach().cos()).sum() for own, state in alone for s in (own, *state))
-    agree(torch.autograd.grad(together, leaves), torch.autograd.grad(apart, leaves), 1e-10)
+    loss = sum((s * s.detach().cos()).sum() for s in (out.data, h_n, c_n))
+    padded = pad_packed_sequence(out)[0]
+    together = [v for k, n in enumerate(lengths) for v in (padded[:n, k], h_n[:, k], c_n[:, k])]
+    grads = torch.autograd.grad(loss, leaves)
+    alone, expected = one_by_one()
+    with torch.no_grad():
+        for x in sequences:
+            x.mul_(1 + 2**-52)
+    alone_nudged, nudged = one_by_one()
+    agree(together, alone, 1e-10, alone_nudged)
+    agree(grads, expected, 1e-10, nudged)
 
 
 @pytest.mark.parametrize(
