@@ -244,6 +244,18 @@ def test_the_map_has_every_chapter_once_and_needs_none_that_is_later(html, built
     assert ("applications/speech", "applications/spoken_digits") not in needs
 
 
+def test_no_role_stands_on_a_page_as_it_was_written(html, built):
+    """Inside a formula, say, a number for the text is not put in: the page would show ``{glue:text}`…```."""
+    raw = re.compile(r"\{(?:glue:text|term|doc|ref|numref|eq|cite:[pt])\}`[^`]*`")
+    told(
+        [
+            f"{chapter}: {found}"
+            for chapter in chapters()
+            for found in raw.findall(built[html / "notebooks" / f"{chapter}.html"].source)
+        ]
+    )
+
+
 def test_every_picture_shows_something(html, built):
     paths = {
         (path.parent / unquote(e.attributes["src"])).resolve()
