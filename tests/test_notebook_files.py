@@ -1,5 +1,6 @@
 """The committed chapters themselves: nbval passes a notebook that was never executed, so the files are checked."""
 
+import ast
 import json
 import re
 import subprocess
@@ -170,3 +171,13 @@ def test_a_cell_keeps_its_committed_outputs_unless_something_moved(old, new, kep
     assert nb.cells[1].outputs != committed.cells[1].outputs
     settle(nb, committed)
     assert (nb.cells[1].outputs == committed.cells[1].outputs) == kept
+
+
+def test_the_passes_of_the_two_chapters_from_scratch_are_the_same():
+    def defined(chapter):
+        text = "\n\n".join(cell.source for cell in code(nbformat.read(notebook(chapter), 4)))
+        return {node.name: ast.unparse(node) for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+
+    first, second = defined("implementation/from_scratch"), defined("implementation/autograd_function")
+    shared = {"forward", "backward", "stacked", "problem", "loss", "by_hand", "by_autograd", "relative"}
+    assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
