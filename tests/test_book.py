@@ -240,7 +240,7 @@ def test_the_map_has_every_chapter_once_and_needs_none_that_is_later(html, built
     assert all(order.index(one) < order.index(other) for one, other in needs)
     assert {other for _, other in needs} == set(order[1:])  # only the first needs nothing
     # One that is written in this way, and one that is named after the sentence and not needed.
-    assert ("implementation/from_scratch", "implementation/making_it_fast") in needs
+    assert ("implementation/autograd_function", "implementation/making_it_fast") in needs
     assert ("applications/speech", "applications/spoken_digits") not in needs
 
 

@@ -1,12 +1,15 @@
 """The committed chapters themselves: nbval passes a notebook that was never executed, so the files are checked."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
 
 import setup_cell
 from chapters import ROOT, chapters, chosen, notebook
@@ -170,3 +173,27 @@ def test_a_cell_keeps_its_committed_outputs_unless_something_moved(old, new, kep
     assert nb.cells[1].outputs != committed.cells[1].outputs
     settle(nb, committed)
     assert (nb.cells[1].outputs == committed.cells[1].outputs) == kept
+
+
+def test_the_passes_of_the_two_chapters_from_scratch_are_the_same():
+    def defined(chapter):
+        """The chapter's functions by name, with the passes under the second chapter's names."""
+        text = "\n\n".join(cell.source for cell in code(nbformat.read(notebook(chapter), 4)))
+        text = re.sub(r"(?<![\w.])(?:lstm_)?(forward|backward)\b(?=\(|`|$)", r"lstm_\1", text, flags=re.M)
+        nodes = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+        return {node.name: node for node in nodes}
+
+    def computed(functions):
+        """All gradients of a small problem by the chapter's two passes."""
+        shown = {"torch": torch, "run": SimpleNamespace(seed=0)}
+        for name in ("lstm_forward", "stacked", "lstm_backward", "problem"):
+            exec(ast.unparse(functions[name]), shown)  # the repository's own cells
+        inputs, uv = shown["problem"]()
+        passed = shown["stacked"](*shown["lstm_forward"](*inputs))
+        return shown["lstm_backward"](*uv, inputs[0], *passed, *inputs[3:5])
+
+    first, second = map(defined, ("implementation/from_scratch", "implementation/autograd_function"))
+    for name in ("lstm_backward", "relative", "by_autograd"):
+        assert ast.unparse(first[name]) == ast.unparse(second[name])
+    for mine, theirs in zip(computed(first), computed(second), strict=True):
+        assert torch.equal(mine, theirs)
