@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from agreement import agree
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -90,11 +91,6 @@ def gradients(values, leaves):
     loss = sum((v * torch.randn(v.shape, dtype=v.dtype)).sum() for v in values)  # whatever v's strides are
     grads = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(s) if g is None else g for s, g in zip(leaves, grads, strict=True)]
-
-
-def agree(ours, theirs, tolerance=1e-10):
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 # Numbers

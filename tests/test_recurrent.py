@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from agreement import agree
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -80,20 +81,6 @@ def gradients(results, leaves):
     torch.manual_seed(0)
     loss = sum((r * torch.randn_like(r)).sum() for r in results if r.is_floating_point())
     return torch.autograd.grad(loss, leaves)
-
-
-def agree(ours, theirs, tolerance, nudged=None):
-    """``nudged``: theirs with an input moved by its last digit, which tells what rounding comes to here.
-
-    Layer norm divides by the standard deviation of a few numbers: where they are nearly equal, a gradient of
-    2,000 has six digits fewer than its inputs, however it is computed.
-    """
-    assert len(ours) == len(theirs)
-    for a, b, near in zip(ours, theirs, nudged or theirs, strict=True):
-        assert a.shape == b.shape
-        assert a.dtype == b.dtype
-        rounding = (near - b).abs().max().item() if b.numel() else 0.0
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance + 100 * rounding)
 
 
 @settings(max_examples=150, deadline=None)
