@@ -1,7 +1,7 @@
 """Data: three roads, checksums, cards, and what the files really hold.
 
 The roads are tested with the real pip on an index of this test's own making, with a web server on this machine,
-and with processes of their own. The five sets that chapters use are then read a second time by other means and
+and with processes of their own. The six sets that chapters use are then read a second time by other means and
 compared with facts published elsewhere; that needs the package index once, and shares the user's cache.
 """
 
@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from lstm_lib.book import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500"]
+REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews"]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -479,9 +479,11 @@ def test_card_is_complete(name):
     for key in ("title", "description", "version", "licence", "split", "citation", "source"):
         assert getattr(card, key) == " ".join(entry[key].split()) != ""
     assert card.size == sum(file["size"] for file in entry["files"]) > 0
-    assert card.sha256 == {file["path"].rpartition("/")[2]: file["sha256"] for file in entry["files"]}
+    paths = [file["path"] if isinstance(file["path"], list) else [file["path"]] for file in entry["files"]]
+    digests = [file["sha256"] for file in entry["files"]]
+    assert card.sha256 == {path[-1].rpartition("/")[2]: one for path, one in zip(paths, digests, strict=True)}
     assert (card.package is None) != (card.commit is None)
-    assert all(file["path"] in card.origin for file in entry["files"])
+    assert all(member in card.origin for path in paths for member in path)
     if card.package:
         assert card.package.archive in card.origin
         assert f"{card.package.name}-{card.package.version}" in card.package.archive
@@ -747,6 +749,41 @@ def test_sp500_is_as_its_card_says():
     assert (step("1990")["BBY"], step("1990")["AAPL"], step("2003")["AAPL"]) == (0.9, 0.6, 0.5)
     before_2000 = price[date < np.datetime64("2000")][:, ticker == "RRC"]
     assert 0.33 < (np.diff(before_2000, axis=0) == 0).mean() < 0.40
+
+
+def test_movie_reviews():
+    data = datasets.load("movie_reviews")
+
+    # Every row, by another reader.
+    lines = csv.reader(original("movie_reviews").decode().splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    for (number, score, text), k in zip(lines, itertools.count(), strict=False):
+        assert (int(number), float(score), text) == (k + 1, data["score"][k], data["text"][k])
+    assert k + 1 == len(data["text"])
+
+    # Ratings are means of 15 to 29 whole numbers from −4 to 4; the words of the tone agree with them.
+    assert np.abs(data["score"]).max() < 4
+    sums = data["score"][:, None] * np.arange(15, 30)
+    assert (np.abs(sums - sums.round()).min(1) < 1e-8).all()
+    assert not (np.abs(sums - sums.round())[:, 5:].min(1) < 1e-8).all()
+    lower = np.char.lower(data["text"])
+    for word, sign in (("wonderful", 1), ("moving", 1), ("dull", -1), ("mess", -1)):
+        found = data["score"][np.char.find(lower, word) >= 0]
+        assert len(found) > 40
+        assert sign * found.mean() > 0.5
+
+
+def test_movie_reviews_are_as_their_card_says():
+    data = datasets.load("movie_reviews")
+    text, score = data["text"].tolist(), data["score"]
+    assert ((score > 0).sum(), (score < 0).sum(), (score == 0).sum()) == (5242, 5326, 37)
+    assert (abs(score) > 0.3).sum() == 10_311
+    lengths, words = [len(t) for t in text], [len(t.split()) for t in text]
+    assert (min(lengths), max(lengths)) == (3, 257)
+    assert (min(words), max(words), np.median(words)) == (1, 51, 18)
+    assert len(text) - len(set(text)) == 2
+    assert all(t == t.strip() and len(t.splitlines()) == 1 and "-" not in t for t in text)
+    assert sum('"' in t for t in text) == 1
+    assert text[0].startswith("The Rock is destined to be the 21st Century's new ''Conan''")
 
 
 def test_chickenpox(shelf, server):

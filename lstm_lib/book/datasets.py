@@ -494,6 +494,12 @@ def _sp500(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     }
 
 
+def _movie_reviews(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    text = files["movieReviewSnippets_GroundTruth.txt"].decode("utf-8")
+    _, score, sentence = zip(*(line.split("\t") for line in text.split("\r\n")), strict=True)  # number, mean, text
+    return {"text": np.array(sentence), "score": np.array(score, dtype=np.float64)}
+
+
 _READERS = {
     "traffic": _traffic,
     "spoken_digits": _spoken_digits,
@@ -501,4 +507,5 @@ _READERS = {
     "chickenpox": _chickenpox,
     "shakespeare": _shakespeare,
     "sp500": _sp500,
+    "movie_reviews": _movie_reviews,
 }
