@@ -11,6 +11,7 @@ import pytest
 import setup_cell
 from chapters import ROOT, chapters, chosen, notebook
 from lstm_lib.book import claims
+from lstm_lib.book.notebook import GLUE
 from nbval_numbers.figures import MIME as DESCRIPTION
 from notebooks import canonical, settle
 
@@ -170,3 +171,21 @@ def test_a_cell_keeps_its_committed_outputs_unless_something_moved(old, new, kep
     assert nb.cells[1].outputs != committed.cells[1].outputs
     settle(nb, committed)
     assert (nb.cells[1].outputs == committed.cells[1].outputs) == kept
+
+
+def test_a_number_of_the_prose_has_one_value(nb):
+    """Two cells that say one name overwrite each other: the page then shows the last value, in both places."""
+    said = {}
+    for cell in code(nb):
+        for output in cell.outputs:
+            if name := output.metadata.get("scrapbook", {}).get("name") if "metadata" in output else None:
+                said.setdefault(name, set()).add(output.data[GLUE])
+    assert not {name: values for name, values in said.items() if len(values) > 1}
+
+
+def test_no_role_stands_inside_mathematics(nb):
+    """MyST reads no role between dollars: the page would show its source."""
+    text = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    text = re.sub(r"\{[\w:]+\}`[^`]*`", "ROLE", text)
+    paragraphs = re.sub(r"`[^`]*`", "", text.replace("```", "")).split("\n\n")  # a dollar in code opens nothing
+    assert not [p for p in paragraphs if "ROLE" in "".join(re.split(r"(?<!\\)\$", p)[1::2])]
