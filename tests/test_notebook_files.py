@@ -14,6 +14,7 @@ import torch
 import setup_cell
 from chapters import ROOT, chapters, chosen, notebook
 from lstm_lib.book import claims
+from lstm_lib.book.notebook import GLUE
 from nbval_numbers.figures import MIME as DESCRIPTION
 from notebooks import canonical, settle
 
@@ -197,3 +198,13 @@ def test_the_passes_of_the_two_chapters_from_scratch_are_the_same():
         assert ast.unparse(first[name]) == ast.unparse(second[name])
     for mine, theirs in zip(computed(first), computed(second), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_number_of_the_prose_has_one_value(nb):
+    """Two cells that say one name overwrite each other: the page then shows the last value, in both places."""
+    said = {}
+    for cell in code(nb):
+        for output in cell.outputs:
+            if name := output.metadata.get("scrapbook", {}).get("name") if "metadata" in output else None:
+                said.setdefault(name, set()).add(output.data[GLUE])
+    assert not {name: values for name, values in said.items() if len(values) > 1}
