@@ -20,6 +20,9 @@ TAG = "setup"
 ALONG = {"onnx": ("onnxscript",)}
 """What must come with a package although no chapter imports it: ``torch.onnx`` imports it to export."""
 
+IMPORTED_AS = {"scikit-learn": "sklearn"}
+"""Packages that are imported under another name than pip's."""
+
 UNPUBLISHED = """\
 # Set-up: nothing to do where everything is installed; elsewhere this says how to install it.
 import importlib.util
@@ -87,7 +90,8 @@ def imported(notebook: NotebookNode) -> set[str]:
 def optional() -> dict[str, str]:
     """What single chapters import, by name, as pip takes it: the extra ``chapters`` of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {re.match(r"\w+", need)[0]: need for need in project["optional-dependencies"]["chapters"]}
+    needs = project["optional-dependencies"]["chapters"]
+    return {IMPORTED_AS.get(name := re.match(r"[\w-]+", need)[0], name): need for need in needs}
 
 
 def repository_url() -> str:
@@ -118,7 +122,7 @@ def text(url: str, packages: dict[str, str] | None = None) -> str:
         ("<URL>", url),
         ("<NEEDS>", "\n".join(needs)),
         ("<NAMES>", "\n".join(names)),
-        ("<EXTRAS>", "".join(f" {name}" for name in packages)),
+        ("<EXTRAS>", "".join(f" {need}" for need in packages.values())),
     ):
         template = template.replace(mark, value)
     return template.rstrip("\n")
