@@ -200,7 +200,7 @@ def test_the_passes_of_the_two_chapters_from_scratch_are_the_same():
         assert torch.equal(mine, theirs)
 
 
-def test_a_number_of_the_prose_has_one_value(nb):
+def test_each_number_of_the_prose_is_said_once_and_takes_its_format(nb):
     """Two cells that say one name overwrite each other: the page then shows the last value, in both places."""
     said = {}
     for cell in code(nb):
@@ -208,3 +208,6 @@ def test_a_number_of_the_prose_has_one_value(nb):
             if name := output.metadata.get("scrapbook", {}).get("name") if "metadata" in output else None:
                 said.setdefault(name, set()).add(output.data[GLUE])
     assert not {name: values for name, values in said.items() if len(values) > 1}
+    text = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    for name, spec in re.findall(r"\{glue:text\}`([\w-]+)(?::([^`]*))?`", text):
+        format(ast.literal_eval(*said[name]), spec)
