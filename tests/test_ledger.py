@@ -135,6 +135,24 @@ def test_the_filters_of_the_ledger_know_each_claim(book):
     assert all(entry.find_parent("section").h2 for entry in entries)
 
 
+def test_a_measure_in_a_text_leads_to_its_box(book):
+    one = from_notebook(notebook(CHAPTER))[0]
+    (book / "index.md").write_text(f"# Part\n\nIt was {{measured}}`{CHAPTER}#{one.anchor}`.\n")
+    built, page = build(book)
+    assert built, page
+    (link,) = BeautifulSoup(page, "html.parser").select("p a[href*='#claim-']")
+    assert link["href"] == f"notebooks/{CHAPTER}.html#{one.anchor}"
+    assert one.measured.startswith(link.text)
+
+
+@pytest.mark.parametrize("words", ["claim", "no such measure"])
+def test_a_measure_in_a_text_that_is_not_one_ends_the_build(book, words):
+    (book / "index.md").write_text(f"# Part\n\nIt was {{measured}}`{CHAPTER}#{words}`.\n")
+    built, said = build(book)
+    assert not built
+    assert f"measured must name one measure of {CHAPTER}, got '{words}'" in said
+
+
 def test_a_recorded_run_stands_beside_the_page(book):
     one = from_notebook(notebook(CHAPTER))[0].to_json()
     one["values"] = [value / 2 for value in one["values"]]

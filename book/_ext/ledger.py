@@ -1,9 +1,10 @@
 """The pages that a build makes from what was measured: the ledger of claims, and the run times.
 
-Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`. Evidence comes from the
-outputs of the committed notebooks and from the recorded runs in `results/`; a claim without its evidence, or a
-bound that fails, ends the build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and
-into the claim's box in its chapter, whose committed outputs know nothing of it.
+Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`; and a role, `{measured}`, for
+a single measure in a text. Evidence comes from the outputs of the committed notebooks and from the recorded runs in
+`results/`; a claim without its evidence, or a bound that fails, ends the build. What was seen to break a claim
+(`results/mutants/`) goes into the ledger, and into the claim's box in its chapter, whose committed outputs know
+nothing of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.util.docutils import SphinxDirective
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from lstm_lib.book import claims
 
@@ -292,6 +294,23 @@ class Ledger(Directive):
         return [*lines, "::::", ""]
 
 
+class Measured(SphinxRole):
+    """``{measured}`chapter#words of an anchor```: what a measure (or its median) came to in the published run,
+    a link to its box."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        chapter, _, words = self.text.partition("#")
+        self.env.note_dependency(str(notebook(chapter)))
+        all_of_it = {one.anchor: one.measured for one in claims.from_notebook(notebook(chapter))}
+        found = [words] if words in all_of_it else [anchor for anchor in all_of_it if words in anchor]
+        if len(found) != 1:
+            got = f"{words!r}, which is in {len(found)} of its anchors: {found or list(all_of_it)}"
+            raise ExtensionError(f"{self.env.docname}: measured must name one measure of {chapter}, got {got}")
+        uri = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{chapter}")
+        middle = all_of_it[found[0]].partition(" (")[0]
+        return [nodes.reference("", middle, refuri=f"{uri}#{found[0]}", internal=True)], []
+
+
 class RunTimes(Directive):
     """Seconds and memory of every chapter, for each recorded run."""
 
@@ -331,6 +350,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("claims-filter", Filters)
     app.add_directive("claims-ledger", Ledger)
     app.add_directive("run-times", RunTimes)
+    app.add_role("measured", Measured())
     app.connect("doctree-read", into_boxes)
     app.connect("html-page-context", script)
     app.connect("env-get-outdated", newly_broken)
