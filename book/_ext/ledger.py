@@ -1,8 +1,8 @@
 """The pages that a build makes from what was measured: the ledger of claims, and the run times.
 
 Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`; and a role, `{measured}`, for
-a single measure in a text. Evidence comes from the outputs of the committed notebooks and from the recorded runs in
-`results/`; a claim without its evidence, or a bound that fails, ends the build. What was seen to break a claim
+a single measure in a text. Evidence comes from the outputs of the committed notebooks and from the recorded runs
+in `results/`; a claim without its evidence, or a bound that fails, ends the build. What was seen to break a claim
 (`results/mutants/`) goes into the ledger, and into the claim's box in its chapter, whose committed outputs know
 nothing of it.
 """
