@@ -93,11 +93,19 @@ class Mutant:
 
 def fingerprint(cells: Iterable[str]) -> str:
     """A checksum of what a chapter's code does, mutant included; comment, line break, docstring do not count."""
-    tree = ast.parse("\n".join(cells))
+    return sha256("".join(map(_plain, cells)).lstrip("\n").encode()).hexdigest()
+
+
+@cache  # a mutant changes one cell of many
+def _plain(cell: str) -> str:
+    """The code of a cell, in one form whatever its layout."""
+    tree = ast.parse(cell)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return sha256(ast.unparse(tree).encode()).hexdigest()
+    # Behind another statement, because blank lines and the form of a string depend on whether one goes before.
+    tree.body.insert(0, ast.Pass())
+    return ast.unparse(tree).removeprefix("pass")
 
 
 @cache
