@@ -1,10 +1,13 @@
 """Linear recurrences: h_t = a_t ⊙ h_{t-1} + b_t, one step after another or all at once; minLSTM and minGRU.
 
+Units that see each other have a matrix for a: :func:`matrix_scan`.
+
 Where the gates see the input only, a and b are known for all steps before the first one is taken. Two steps are
 then one step with a = a_2 ⊙ a_1 and b = a_2 ⊙ b_1 + b_2, and T steps take log2 T levels of whole-tensor products
 instead of T small ones.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -73,6 +76,47 @@ def scan(a: Tensor, b: Tensor, h_0: Tensor, mode: str = "auto") -> Tensor:
     return _run(a, b, h_0, parallel)
 
 
+def matrix_scan(a: Tensor, b: Tensor, h_0: Tensor) -> Tensor:
+    """h_t = A_t h_{t-1} + b_t for t = 1 … seq_len, all at once: log2 seq_len levels of products of matrices.
+
+    Parameters
+    ----------
+    a : Tensor
+        (seq_len, …, n, n). The scan multiplies the matrices of neighbouring steps, at n³ each.
+    b : Tensor
+        (seq_len, …, n).
+    h_0 : Tensor
+        (…, n), the state before the first step.
+
+    Returns
+    -------
+    Tensor
+        Every h_t, (seq_len, …, n), with all derivatives.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or there is no step.
+
+    Examples
+    --------
+    >>> turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).expand(4, 2, 2)
+    >>> matrix_scan(turn, torch.zeros(4, 2), torch.tensor([1.0, 0.0])) + 0.0
+    tensor([[ 0.,  1.],
+            [-1.,  0.],
+            [ 0., -1.],
+            [ 1.,  0.]])
+    """
+    if a.dim() < 3 or not len(a) or a.shape != (*b.shape, *b.shape[-1:]) or h_0.shape != b.shape[1:]:
+        came = ", ".join(str(tuple(t.shape)) for t in (a, b, h_0))
+        raise ValueError(f"a, b and h_0 must be (seq_len, …, n, n), (seq_len, …, n), (…, n), got {came}")
+    return _odd_even(a, torch.cat([_at(b[:1], a[:1], h_0), b[1:]]), torch.matmul, _at)
+
+
+def _at(b: Tensor, a: Tensor, h: Tensor) -> Tensor:
+    return b + (a @ h.unsqueeze(-1)).squeeze(-1)
+
+
 def _run(a: Tensor, b: Tensor, h_0: Tensor, parallel: bool) -> Tensor:
     # Forward mode takes the operations as they are. With a rule in the Function only the first derivative would be
     # right: PyTorch drops in silence what a second forward mode makes of the rule.
@@ -118,15 +162,15 @@ def _sequential(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def _odd_even(a: Tensor, b: Tensor) -> Tensor:
+def _odd_even(a: Tensor, b: Tensor, product: Callable = torch.mul, at: Callable = torch.addcmul) -> Tensor:
     """The scan from zero: pairs of steps by half as many steps, then the step in the middle of each pair."""
     if len(a) == 1:
         return b
     pairs = len(a) // 2
     first, second = slice(0, 2 * pairs, 2), slice(1, None, 2)
-    ends = _odd_even(a[second] * a[first], torch.addcmul(b[second], a[second], b[first]))
+    ends = _odd_even(product(a[second], a[first]), at(b[second], a[second], b[first]), product, at)
     n = (len(a) - 1) // 2
-    between = torch.addcmul(b[2::2], a[2::2], ends[:n])
+    between = at(b[2::2], a[2::2], ends[:n])
     return torch.cat([b[:1], torch.stack([ends[:n], between], 1).view(2 * n, *b.shape[1:]), ends[n:]])
 
 
