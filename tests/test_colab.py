@@ -267,7 +267,7 @@ def test_the_library_and_its_extras_need_what_they_import():
     layers = imported(*ROOT.glob("lstm_lib/*.py"))
     book = imported(*ROOT.glob("lstm_lib/book/*.py"))
     own = set().union(*(others(setup_cell.imported(nbformat.read(notebook(name), 4))) for name in chapters()))
-    along = {name for names in setup_cell.ALONG.values() for name in names}
+    along = others({name for names in setup_cell.ALONG.values() for name in names})
     assert declared() == layers | {"numpy"}  # PyTorch warns where it is missing
     assert declared("book") == book - declared()
     assert declared("chapters") == own - declared() - book | along
@@ -313,12 +313,19 @@ def test_chapter_imports_only_what_the_library_or_its_set_up_cell_brings(chapter
     assert others(setup_cell.imported(nb)) <= declared() | declared("book") | others(own)
 
 
-def test_deployment_brings_what_the_export_to_onnx_imports():
-    nb = nbformat.read(notebook("implementation/deployment"), 4)
+@pytest.mark.parametrize(
+    ("chapter", "names", "packages"),
+    [
+        ("implementation/deployment", {"onnx", "onnxruntime", "onnxscript"}, "onnx onnxruntime onnxscript"),
+        ("optimization/search", {"optuna", "sklearn"}, "optuna scikit-learn"),  # for the importances
+    ],
+)
+def test_a_chapter_brings_what_its_packages_import_late(chapter, names, packages):
+    nb = nbformat.read(notebook(chapter), 4)
     for url in (setup_cell.PLACEHOLDER, "https://github.com/someone/some-book"):
         cell = setup_cell.of(nb, url)
-        assert {"onnx", "onnxruntime", "onnxscript"} <= set(re.findall(r'^    "(\w+)"', cell, re.MULTILINE))
-        assert '-m pip install -e ".[book]" onnx onnxruntime onnxscript`' in cell
+        assert names <= set(re.findall(r'^    "(\w+)"', cell, re.MULTILINE))
+        assert f'-m pip install -e ".[book]" {packages}`' in cell
 
 
 def test_everything_that_is_needed_is_pinned():

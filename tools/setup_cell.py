@@ -17,8 +17,9 @@ register it, and no copy of the book ever installs a stranger's code."""
 
 TAG = "setup"
 
-ALONG = {"onnx": ("onnxscript",)}
-"""What must come with a package although no chapter imports it: ``torch.onnx`` imports it to export."""
+ALONG = {"onnx": ("onnxscript",), "optuna": ("sklearn",)}
+"""What must come with a package although no chapter imports it: ``torch.onnx`` exports with the one, Optuna's
+analysis of variance grows its forest with the other."""
 
 IMPORTED_AS = {"scikit-learn": "sklearn"}
 """Packages that are imported under another name than pip's."""
