@@ -31,19 +31,13 @@ seed = 0
 import re
 from collections import namedtuple
 from datetime import date, datetime
-from statistics import median
 from unicodedata import normalize
 
-import dateparser
-import dateutil.parser
-import jiwer
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from babel import Locale
 from babel.dates import format_date, get_month_names
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -103,8 +97,9 @@ plt.show()
 # %%
 LOCALES = "en_US en_GB de fr es pl ru el tr fi hu ja".split()
 STYLES = ("full", "long", "medium", "short")
-PATTERN = {(place, style): Locale.parse(place).date_formats[style].pattern.replace("yy", "y")
-           for place in LOCALES for style in STYLES}
+FORMATS = {place: Locale.parse(place).date_formats for place in LOCALES}
+PATTERN = {(place, style): formats[style].pattern.replace("yy", "y")
+           for place, formats in FORMATS.items() for style in STYLES}
 
 
 def write(day, place, style):
@@ -150,9 +145,9 @@ def examples(days, n, dice):
         out.append(Example(told, text, day.isoformat(), place, style))
     return out
 
-
+# %% tags=["hide-input"]
 class Split:
-    """Days to learn from, to choose on, to test on; ten strings of each kind."""
+    """Days to learn from, to choose on, to test on; what to train on, and two exams."""
 
     def __init__(self, seed):
         self.dice = np.random.default_rng(seed)
@@ -162,13 +157,14 @@ class Split:
         self.clean, self.slips = self.exam(self.test)
 
     def exam(self, days, each=10):
+        """Each style of each place ``each`` times; then those with a word, with a slip in it."""
         day = (date.fromordinal(int(d)) for d in self.dice.choice(days, 48 * each))
         clean = [Example(place, write(d, place, style), d.isoformat(), place, style)
-                 for place in LOCALES for style in STYLES for _, d in zip(range(each), day)]
+                 for place in LOCALES for style in STYLES for _, d in zip(range(each), day, strict=False)]
         slips = [e._replace(text=slip(e.text, self.dice)) for e in clean]
         return clean, [s for s, e in zip(slips, clean, strict=True) if s != e]
 
-# %% tags=["nbval-ignore-output"]
+
 splits = [Split(s) for s in seeds]
 
 # %% tags=["hide-input"]
@@ -192,6 +188,8 @@ run.say(count=count, possible=(LAST - FIRST + 1) * len(PATTERN) / 1e6, clean=len
 # month whose name is spelt nearest to a word of the string (least edits, a swap of neighbours counted as one).
 
 # %%
+import dateparser
+
 ORDER = {"en_US": "MDY", "hu": "YMD", "ja": "YMD"}                 # elsewhere DMY
 LANGUAGES = sorted({place[:2] for place in LOCALES})
 NAMES = {place: {name.lower(): month for width in ("wide", "abbreviated")
@@ -212,6 +210,10 @@ def parser(text, place="?", untold="DMY", strict=True):
     return found and found.date().isoformat()
 
 # %%
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+
 def rules(text, place="?"):
     """Numbers in the order of the place, the month's name by the nearest spelling."""
     numbers = [int(n) for n in re.findall(r"\d+", text)]
@@ -254,10 +256,14 @@ def lost(example):
     ways = readings(example.text, date.fromisoformat(example.iso)).values()
     return 1 - max(ways) / sum(ways)
 
-
-assert len({(n, m) for names in NAMES.values() for n, m in names.items()}) == len(EVERY)
+# %% tags=["hide-input"]
+assert len({(n, m) for names in NAMES.values() for n, m in names.items()}) == len(EVERY)   # no name of two months
 
 # %% tags=["hide-input", "nbval-ignore-output"]
+import dateutil.parser
+import jiwer
+
+
 def score(found, exam):
     """Shares in per cent: wrong, refused; and the characters wrong."""
     said = [e.iso for e in exam]
@@ -311,8 +317,8 @@ run.say(tried=len(for_choosing), dmy=chosen[False][0][0], mdy=chosen[False][0][1
 
 # %%
 DIGITS, BEGIN = "0123456789-", 11
-LETTERS = sorted({c for m in range(1, 13) for d in range(1, 29) for key in PATTERN
-                  for c in write(date(2025, m, d), *key)} | set("0123456789"))
+every_day = [date.fromordinal(date(2025, 1, 1).toordinal() + k) for k in range(365)]
+LETTERS = sorted({c for day in every_day[::4] for key in PATTERN for c in write(day, *key)})
 CODE = {c: k for k, c in enumerate([*LETTERS, "?", *LOCALES], start=2)}   # 1: unknown
 
 
@@ -396,15 +402,17 @@ def batches(strings, size, dice):
             yield collate(cut[k])
 
 
-def train(strings, seed, steps=steps, lr=0.008, kind=Reader):
+def fresh(seed, kind=Reader):
     torch.manual_seed(seed)
-    model = kind(hidden_size).to(run.device)
+    return kind(hidden_size).to(run.device)
+
+
+def train(model, strings, seed, steps=steps, lr=0.008):
     adam = torch.optim.Adam(model.parameters(), lr)
     data = batches(strings, 64, np.random.default_rng(seed))
     for step, batch in zip(range(steps), data):
         x, lengths, y = (part.to(run.device) for part in batch)
-        for group in adam.param_groups:                         # up, then down to 0
-            group["lr"] = lr * min(1, (step + 1) / 50, 2 * (1 - step / steps))
+        adam.param_groups[0]["lr"] = lr * min(1, (step + 1) / 50, 2 * (1 - step / steps))
         loss = cross_entropy(model(x, lengths, y).transpose(1, 2), y)
         adam.zero_grad()
         loss.backward()
@@ -448,13 +456,16 @@ def read(model, exam, told=True):
     return spelt(written), total.cpu().numpy()
 
 # %% tags=["nbval-ignore-output"]
-models = [train(split.train, s) for split, s in zip(splits, seeds, strict=True)]
-ours = {(part, told): [read(model, getattr(split, part), told)[0]
-                       for model, split in zip(models, splits, strict=True)]
+models = [train(fresh(s), split.train, s) for split, s in zip(splits, seeds, strict=True)]
+ours = {("the network", part, told): [read(model, getattr(split, part), told)[0]
+                                      for model, split in zip(models, splits, strict=True)]
         for part in ("clean", "slips") for told in (True, False)}
 
+# %% [markdown]
+# ## How often is it right?
+
 # %% tags=["hide-input", "nbval-ignore-output"]
-found = {("the network", *key): value for key, value in ours.items()} | theirs
+found = ours | theirs
 figures = {key: np.array([score(f, getattr(split, key[1])) for f, split in zip(value, splits, strict=True)])
            for key, value in found.items()}               # (splits, 3): wrong, refused, characters
 READERS = ("the network", *RIVALS)
@@ -462,18 +473,17 @@ READERS = ("the network", *RIVALS)
 
 def cells(name, told):
     for part in ("clean", "slips"):
-        wrong, refused, characters = figures[name, part, told].T
-        yield from (ranged(wrong, 1), "never" if name == "the network" else ranged(refused, 1),
-                    ranged(characters, 1))
+        wrong, refused, _ = figures[name, part, told].T
+        yield from (ranged(wrong, 1), "never" if name == "the network" else ranged(refused, 1))
+    yield ranged(figures[name, "slips", told][:, 2], 1)
 
 
-head = (f"{part}: {what}" for part in ("as written", "with a slip") for what in (
-        "wrong", "refused", "characters wrong"))
-run.table(("per cent of the strings, median (range) of the splits", *head),
-          *((f"{name}, {'told' if told else 'not told'}", *cells(name, told))
+run.table(("per cent, median (range) of the splits", "as written: wrong", "refused", "with a slip: wrong", "refused",
+           "characters wrong"),
+          *((f"{name}, {'told the place' if told else 'not told'}", *cells(name, told))
             for told in (True, False) for name in READERS if told or name != "dateutil"),
-          ("the ceiling, not told", ranged(100 * np.array(unknowable), 1), *[""] * 5),
-          ("the most frequent date", "100.0", *[""] * 5))
+          ("the ceiling, not told (expected)", ranged(100 * np.array(unknowable), 1), "", "", "", ""),
+          ("the most frequent date", "100.0", "", "", "", ""))
 
 
 def bad(name, part, told):
@@ -482,159 +492,282 @@ def bad(name, part, told):
                for f, e in zip(fs, getattr(split, part), strict=True))
 
 
-def share(name, part, told):
-    return 100 * bad(name, part, told) / sum(len(getattr(split, part)) for split in splits)
-
-
 strings = {part: sum(len(getattr(split, part)) for split in splits) for part in ("clean", "slips")}
-right = [1 - figures["the network", "clean", True][k, 0] / 100 for k in range(len(splits))]
+over_parser = bad("the network", "slips", True) / bad("dateparser", "slips", True)
 over_rules = bad("the network", "slips", True) / max(1, bad("a dozen lines of rules", "slips", True))
-over_ceiling = [figures["the network", "clean", False][k, 0] / 100 / unknowable[k] for k in range(len(splits))]
-run.say(over_rules=over_rules, clean_all=strings["clean"], slips_all=strings["slips"],
-        epochs=steps * 64 / count, numbers=sum(p.numel() for p in models[0].parameters()),
-        **{f"bad_{who}_{part}_{how}": share(name, part, told) for who, name in zip(
+expected = sum(u * len(split.clean) for u, split in zip(unknowable, splits, strict=True))
+over_ceiling = bad("the network", "clean", False) / expected
+run.say(over_rules=over_rules, over_parser=100 * over_parser, clean_all=strings["clean"], slips_all=strings["slips"],
+        epochs=steps * 64 / count, numbers=sum(p.numel() for p in models[0].parameters()), expected=expected,
+        unknowable=100 * np.mean(unknowable), splits=len(splits),
+        **{f"bad_{who}_{part}_{how}": bad(name, part, told) for who, name in zip(
             ("net", "parser", "rules"), READERS[:3], strict=True) for part in ("clean", "slips")
-           for how, told in (("told", True), ("untold", False))},
-        refused=ranged(figures["dateparser", "slips", True][:, 1]), unknowable=100 * np.mean(unknowable))
+           for how, told in (("told", True), ("untold", False))})
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-run.claim("A31", f"dates of twelve locales, unseen days, {budget}, place told: share right", right, above=0.98)
+run.claim("A31", f"dates of twelve locales, unseen days, {budget}, place told: share right",
+          [1 - f[0] / 100 for f in figures["the network", "clean", True]], above=0.98)
 run.claim("A31", f"dates with a slip, {budget}, place told: wrong, over dateparser's wrong or refused",
-          bad("the network", "slips", True) / bad("dateparser", "slips", True), below=0.1)
+          over_parser, below=0.1)
 run.claim("A31", f"dates with a slip, {budget}, place told: wrong, over those of a dozen lines of rules",
-          over_rules, above=1)
-run.claim("A31", f"dates, {budget}, place not told: wrong, over the fewest that can be expected of any reader",
-          over_ceiling, below=3)
+          over_rules, above=1.2)
+run.claim("A31", f"dates, {budget}, place not told: wrong, over the fewest to be expected of any reader",
+          over_ceiling, below=2)
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+missed = [(e, wrote, rule) for split, ws, rs in zip(splits, found["the network", "slips", True],
+                                                    found["a dozen lines of rules", "slips", True], strict=True)
+          for e, wrote, rule in zip(split.slips, ws, rs, strict=True) if wrote != e.iso]
+run.table(("place", "read", "meant", "the network", "the rules"),
+          *((e.place, e.text, e.iso, wrote, rule or "refused") for e, wrote, rule in missed[:5]))
+by = {name: [sum(f != e.iso and getattr(e, field) == value for split, fs in zip(splits, found[name, "slips", True],
+                                                                              strict=True)
+                 for f, e in zip(fs, split.slips, strict=True))
+             for field, values in (("place", LOCALES), ("style", STYLES[:3])) for value in values]
+      for name in READERS[:1] + READERS[2:3]}
+run.table((f"with a slip, wrong of {strings['slips']:,}", *LOCALES, *STYLES[:3]),
+          *((name, *counts) for name, counts in by.items()))
+run.say(both_missed=sum(rule != e.iso for e, _, rule in missed), net_missed=len(missed))
 
 # %% [markdown]
-# PROSE-RESULT
+# *As written*, the place told, there is nothing to choose: of {glue:text}`translation-clean-all:,` strings about days that
+# no training string spoke of, the network misses {glue:text}`translation-bad-net-clean-told`, dateparser
+# {glue:text}`translation-bad-parser-clean-told` and the rules {glue:text}`translation-bad-rules-clean-told`. *Not told*,
+# {glue:text}`translation-expected:.1f` misses are to be expected of the best reader there can be; the network has
+# {glue:text}`translation-bad-net-clean-untold`, dateparser {glue:text}`translation-bad-parser-clean-untold` and the rules
+# {glue:text}`translation-bad-rules-clean-untold`: all are near the ceiling.
+#
+# *With a slip*, dateparser fails in {glue:text}`translation-bad-parser-slips-told` of {glue:text}`translation-slips-all`
+# cases, told, nearly always by a refusal. The network reads them as a matter of course, since it has met such strings, and is
+# wrong in {glue:text}`translation-bad-net-slips-told`. But so do a dozen lines that know the months' names and count edits:
+# they are wrong in {glue:text}`translation-bad-rules-slips-told`. So the verdict for A31 (in the {ref}`ledger <claims>`) has
+# two halves. **The network needs only examples**: nobody told it names, orders or edits. **Who knows how the strings are
+# made writes it down, and is better off** by a factor of {glue:text}`translation-over-rules:.1f`. The network pays
+# when nobody can write the rules.
+#
+# Of the {glue:text}`translation-net-missed` strings that the network misses, the rules miss
+# {glue:text}`translation-both-missed`, too; some slips leave a word from which two months are equally far.
 #
 # ## Where does it look?
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"name": "fig-translation-weights", "caption": "**CAPTION**"}, "image": {"alt": "ALT"}}
-pictures = [next(e for e in splits[0].clean if (e.place, e.style) == key) for key in (("de", "full"), ("ja", "full"))]
-fig, axes = plt.subplots(2, 1, figsize=(5.6, 4.6))
+pictures = [next(e for e in splits[0].clean if (e.place, e.style) == key) for key in (("de", "full"), ("hu", "full"))]
+fig, axes = plt.subplots(2, 1, figsize=(5.6, 4.8))
 for ax, example in zip(axes, pictures, strict=True):
     written, _, looked = greedy(models[0], *asked([example])[:2])
     ax.imshow(looked[0].cpu(), cmap="Reds", vmin=0, vmax=1, aspect="auto")
-    plain = example.text.translate(str.maketrans("年月日曜火水木金土", "YMDwwwwww")) if example.place == "ja" else example.text
-    ax.set(xticks=range(len(example.text) + 1), yticks=range(10), yticklabels=spelt(written)[0], ylabel="written")
-    ax.set_xticklabels([f"[{example.place}]", *plain], fontsize=9)
-    ax.tick_params(axis="y", labelsize=9)
+    ax.set(xticks=range(len(example.text) + 1), yticks=range(10), ylabel="written")
+    ax.set_xticklabels([example.place, *example.text])
+    ax.set_yticklabels(spelt(written)[0])
     ax.grid(False)
-axes[1].set(xlabel="read")
+axes[1].set(xlabel="read (first the place that was told)")
 plt.show()
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-def on_digit(model, exam):
-    """Shares: the largest weight of a year's digit on that very digit; the weight on the year's four; by chance."""
+def looks_at(model, exam):
+    """While the year is written: the largest weight on the digit to write; all on the year; and by chance."""
     x, lengths, _ = asked(exam)
     looked = greedy(model, x, lengths)[2][:, :4].cpu()                  # (B, 4, S)
-    at = torch.tensor([1 + e.text.index(e.iso[:4]) for e in exam])
-    places = at[:, None] + torch.arange(4)                              # (B, 4)
-    on_year = looked.gather(2, places[:, None].expand(-1, 4, -1)).sum(-1).mean().item()
-    exact = (looked.argmax(-1) == places).float().mean().item()
-    return 100 * exact, 100 * on_year, 100 * (4 / lengths.float()).mean().item()
+    start = torch.tensor([1 + e.text.index(e.iso[:4]) for e in exam])
+    digits = start[:, None] + torch.arange(4)                           # (B, 4)
+    on_year = looked.gather(2, digits[:, None].expand(-1, 4, -1)).sum(-1).mean().item()
+    exact = (looked.argmax(-1) == digits).float().mean().item()
+    return 100 * exact, 100 * on_year, 100 * (4 / lengths.cpu()).mean().item()
 
 
-looks = np.array([on_digit(model, split.clean) for model, split in zip(models, splits, strict=True)])
+looks = np.array([looks_at(model, split.clean) for model, split in zip(models, splits, strict=True)])
 run.say(exact=ranged(looks[:, 0]), on_year=ranged(looks[:, 1]), even=np.mean(looks[:, 2]))
+assert looks[:, 1].min() > 80 > 40 > looks[:, 2].max()
 
 # %% [markdown]
-# PROSE-LOOK
+# The weights follow the parts ({numref}`fig-translation-weights`). Over all strings as written, while the four digits of the year are
+# written, {glue:text}`translation-on-year` % of the weight lies on the year in the source (median and range of the
+# networks; an even spread would put {glue:text}`translation-even:.0f` % there). The largest weight is on the very digit to
+# be written in {glue:text}`translation-exact` % of the steps. It need not be: the states at its neighbours have read
+# it, too.
 #
 # ## What does an error in the prefix do?
+#
+# In training the prefix was always true. Afterwards it is the decoder's own, and what it makes of a wrong one it was never
+# taught: {term}`exposure bias` {cite:p}`ranzato2016sequence`. {cite:t}`bengio2015scheduled` therefore feed some of the
+# network's own symbols in training (*scheduled sampling*).
+#
+# How much is there to win? For whole answers, read greedily, **nothing can be seen**: up to its first error the own prefix
+# *is* the true one, so that an answer is right under teacher forcing if and only if it is right without (the assert below).
+# The bias can only show in what comes after a first error. So we plant one, and count how often all later digits are right.
 
 # %%
-def after_error(model, exam, t, dice):
-    """The share of strings with all later digits right, if y_t was another."""
+def after_error(model, exam, t, shift):
+    """The share with all digits after y_t right, if y_t is moved on by ``shift``."""
     x, lengths, y = asked(exam)
-    planted = y[:, :t + 1].clone()
-    other = torch.from_numpy(dice.integers(1, 10, len(y))).to(y.device)
-    planted[:, t] = (planted[:, t] + other) % 10                # any other digit
-    written = greedy(model, x, lengths, planted)[0]
-    return (written == y)[:, t + 1:].all(1).float().mean().item()
+    prefix = y[:, :t + 1].clone()
+    prefix[:, t] = (prefix[:, t] + shift) % 10
+    written = greedy(model, x, lengths, prefix)[0]
+    return 100 * (written == y)[:, t + 1:].all(1).float().mean().item()
 
-
+# %% tags=["hide-input", "nbval-ignore-output"]
 def with_truth(model, exam):
-    """Shares right, the true prefix given: whole strings, and characters."""
+    """Right with the true prefix, in per cent: whole strings, characters."""
     x, lengths, y = asked(exam)
     with torch.no_grad():
         right = model(x, lengths, y).argmax(-1) == y
-    return right.all(1).float().mean().item(), right.float().mean().item()
+    return 100 * right.all(1).float().mean().item(), 100 * right.float().mean().item()
 
-# %% tags=["nbval-ignore-output"]
-places_of_digits = [0, 1, 2, 3, 5, 6, 8]
-planted = np.array([[after_error(model, split.clean, t, np.random.default_rng(t))
-                     for t in places_of_digits]
-                    for model, split in zip(models, splits, strict=True)])
-forced = np.array([with_truth(model, split.slips)
-                   for model, split in zip(models, splits, strict=True)])
-own = np.array([(1 - w / 100, 1 - c / 100) for w, _, c in figures["the network", "slips", True]])
-assert np.allclose(forced[:, 0], own[:, 0])                     # derived below
+
+forced = np.array([with_truth(model, split.slips) for model, split in zip(models, splits, strict=True)])
+own = 100 - figures["the network", "slips", True][:, [0, 2]]
+assert np.allclose(forced[:, 0], own[:, 0])
+BEFORE = [0, 1, 2, 3, 5, 6, 8]                                      # the last digit has no later one
+planted = np.array([[after_error(model, split.clean, t, 1 + k % 9) for t in BEFORE]
+                    for k, (model, split) in enumerate(zip(models, splits, strict=True))])
+in_2000 = [[e for e in split.clean if e.iso[0] == "2"] for split in splits]
+century = [after_error(model, exam, 0, -1) for model, exam in zip(models, in_2000, strict=True)]
+run.say(forced_characters=ranged(forced[:, 1], 2), own_characters=ranged(own[:, 1], 2), century=ranged(century),
+        planted_first=ranged(planted[:, 0]), planted_others=ranged(np.delete(planted, (0, 4), 1).min(1)),
+        planted_month=ranged(planted[:, 4]))
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"name": "fig-translation-planted", "caption": "**CAPTION**"}, "image": {"alt": "ALT"}}
 fig, ax = plt.subplots(figsize=(5.6, 2.6))
-middle, low, high = (100 * f(planted, axis=0) for f in (np.median, np.min, np.max))
+middle, low, high = (f(planted, axis=0) for f in (np.median, np.min, np.max))
 ax.bar(range(7), middle, yerr=(middle - low, high - middle), color=COLOUR["rnn"], width=0.6,
        error_kw={"ecolor": COLOUR["baseline"], "capsize": 3})
-ax.set_xticks(range(7), ["Y....", ".Y...", "..Y..", "...Y.", "M.", ".M", "D."])
-ax.set(xlabel="digit in which the error is planted", ylabel="all later digits right (%)", ylim=(0, 105))
+ax.set_xticks(range(7), ["2", "0", "2", "5", "0", "3", "0"])
+ax.set(xlabel="digit of 2025-03-04 that is made wrong", ylabel="all later right (%)", ylim=(0, 105))
 plt.show()
-run.say(planted_first=ranged(100 * planted[:, 0]), planted_rest=100 * np.median(planted[:, 1:].min(1)),
-        forced_all=100 * np.median(forced[:, 0]), forced_characters=100 * np.median(forced[:, 1]),
-        own_characters=100 * np.median(own[:, 1]))
 
 # %% [markdown]
-# PROSE-PREFIX
+# PREFIX-PROSE
 #
-# ## What can it not know?
+# **Greedy, or a beam?** {term}`Beam search <beam search>` keeps the best `width` beginnings, lets each grow by all
+# eleven characters, and keeps the best of these.
 
 # %%
-def probability(model, text, told, day):
-    """p(y | x), as the chain rule has it, of one way to read a string."""
-    x, lengths, y = asked([Example(told, text, day.isoformat(), "", "")])
-    with torch.no_grad():
-        log_p = model(x, lengths, y).log_softmax(-1)            # (1, 10, 11)
-    return log_p.gather(-1, y[..., None]).sum().exp().item()
+@torch.no_grad()
+def beam(model, x, lengths, width):
+    """The likeliest answers that it finds (B, width, 10), and log p of each."""
+    h, mask, state = model.encode(x, lengths)
+    h, mask = (v.repeat_interleave(width, 0) for v in (h, mask))
+    state = tuple(v.repeat_interleave(width, 1) for v in state)
+    rows = torch.arange(len(x), device=x.device)[:, None]
+    written = torch.full((len(x), width, 1), BEGIN, device=x.device)
+    total = torch.full((len(x), width), -torch.inf, device=x.device)
+    total[:, 0] = 0                                             # all begin alike: one counts
+    for _ in range(10):
+        scores, state, _ = model.step(written[..., -1:].flatten(0, 1), h, mask, state)
+        grown = total[..., None] + scores.log_softmax(-1).view(len(x), width, -1)
+        total, best = grown.flatten(1).topk(width)              # of width · 11
+        parent = best // 11                                     # whose child it is
+        state = tuple(v[:, (rows * width + parent).flatten()] for v in state)
+        written = torch.cat([written[rows, parent], best[..., None] % 11], -1)
+    return written[..., 1:], total
 
+# %% tags=["hide-input", "nbval-ignore-output"]
+change = []                                # with another answer; right: greedy, beam, any of the beam
+for model, split in zip(models, splits, strict=True):
+    x, lengths, y = asked(split.slips)
+    one, several = greedy(model, x, lengths)[0], beam(model, x, lengths, 4)[0]
+    assert torch.equal(beam(model, x[:99], lengths[:99], 1)[0][:, 0], one[:99])     # a width of 1 is greedy
+    right = (several == y[:, None]).all(-1)                                         # (B, 4)
+    change.append([v.sum().item() for v in ((one != several[:, 0]).any(1), (one == y).all(1), right[:, 0],
+                                            right.any(1))])
+changed, by_greedy, by_beam, in_beam = np.sum(change, 0)
+run.say(changed=int(changed), by_greedy=int(by_greedy), by_beam=int(by_beam), in_beam=int(in_beam))
 
-def two_ways(split, n=60):
-    """Test days that are another day if read the other way round, and that one."""
+# %% [markdown]
+# On the strings with a slip a beam of 4 changes {glue:text}`translation-changed` answers of
+# {glue:text}`translation-slips-all`: {glue:text}`translation-by-greedy` are right by greedy decoding,
+# {glue:text}`translation-by-beam` by the beam. The right answer is *among* its four in {glue:text}`translation-in-beam`,
+# which is what a program that asks back would show.
+#
+# ## What can it not know?
+#
+# Day and month are ambiguous where both are below 13 and differ. Not told the place, the best one can do is to know the
+# odds: for "3/4/2025" the day comes first with 2/3, as in our example. We compare the network's probability of one
+# reading, among both, with those odds; and we look at what it writes.
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+def two_ways(split, belongs, n=60):
+    """Test days that are another day if read the other way round, each with that one."""
     days = (date.fromordinal(int(d)) for d in split.test)
     both = ((d, date(d.year, d.day, d.month)) for d in days if d.day < 13 and d.day != d.month)
-    return [pair for _, pair in zip(range(n), both)]
+    return [pair for _, pair in zip(range(n), (pair for pair in both if belongs(pair[0])), strict=False)]
 
-# %% tags=["nbval-ignore-output"]
+
+def exam_of(texts, told, days):
+    return asked([Example(told, t, d.isoformat(), "", "") for t, d in zip(texts, days, strict=True)])
+
+
+@torch.no_grad()
+def probabilities(model, texts, told, days):
+    """p(y | x) of one way to read each string, (B,)."""
+    x, lengths, y = exam_of(texts, told, days)
+    return model(x, lengths, y).log_softmax(-1).gather(-1, y[..., None]).sum((1, 2)).exp().cpu().numpy()
+
+
+def mixed(model, split):
+    """Untold, per cent: day first, month first, neither; and the day follows if the month is the other one."""
+    days, others = zip(*two_ways(split, lambda d: min(d.day, d.month) < 10), strict=True)
+    texts = [write(d, "es", "short") for d in days]
+    (x, lengths, y), z = exam_of(texts, "?", days), exam_of(texts, "?", others)[2]
+    one = greedy(model, x, lengths)[0]
+    is_y, is_z = ((one == v).all(1) for v in (y, z))
+    month = (one[:, 5:7] == y[:, 5:7]).all(1)
+    another = torch.where(month[:, None], z, y)                     # the reading of the other month
+    led = greedy(model, x, lengths, another[:, :7])[0]
+    return [100 * v.float().mean().item() for v in (is_y, is_z, ~(is_y | is_z), (led == another).all(1))]
+
+
 doubtful = {"3/4/2025": ("es", lambda d: min(d.day, d.month) < 10),
             "11/12/2025": ("es", lambda d: min(d.day, d.month) > 9),
             "03/04/2025": ("fr", lambda d: min(d.day, d.month) < 10)}
-first, truth, sums, followed, beamed = {}, {}, [], [], []
-for model, split in zip(models, splits, strict=True):
-    for kind, (place, belongs) in doubtful.items():
-        days = [pair for pair in two_ways(split, 400) if belongs(pair[0])][:30]
-        for d, other in days:
-            text = write(d, place, "short")
-            ways = readings(text, d)
-            truth[kind] = ways[d] / sum(ways.values())
-            for told in ("?", "en_US", "es"):
-                p, q = (probability(model, text, told, day) for day in (d, other))
-                first.setdefault((kind, told), []).append(p / (p + q))
-                sums.append(p + q)
-
-# %% tags=["hide-input", "nbval-ignore-output"]
-run.table(("day first, of the two readings", "as the strings are made", "not told", "told en_US", "told es"),
-          *((kind, f"{truth[kind]:.2f}", *(ranged(first[kind, told], 2) for told in ("?", "en_US", "es")))
+first, meant = {}, {}
+for kind, (place, belongs) in doubtful.items():
+    for model, split in zip(models, splits, strict=True):
+        days, others = zip(*two_ways(split, belongs), strict=True)
+        texts = [write(d, place, "short") for d in days]
+        ways = readings(texts[0], days[0])
+        meant[kind] = ways[days[0]] / sum(ways.values())
+        for told in ("?", "en_US", "es"):
+            p, q = (probabilities(model, texts, told, d) for d in (days, others))
+            first.setdefault((kind, told), []).append(p / (p + q))
+run.table(("probability that the day is first", "odds, as the strings are made", "not told: mean", "5 to 95 % of the strings",
+           "told en_US: mean", "told es: mean"),
+          *((kind, f"{meant[kind]:.2f}", ranged([v.mean() for v in first[kind, "?"]], 2),
+             "–".join(f"{v:.2f}" for v in np.quantile(np.concatenate(first[kind, "?"]), (0.05, 0.95))),
+             *(ranged([v.mean() for v in first[kind, told]], 2) for told in ("en_US", "es")))
             for kind in doubtful))
-print(np.min(sums), np.median(sums))
 
 # %% [markdown]
-# PROSE-KNOW
+# Told, it is sure, even of "03/04/2025" told en_US, which no American of ours writes with noughts. Untold, it
+# has the odds about right *in the mean* and not for the single string. And what does it write? The example at the top said that a
+# writer who has put down the month knows the day. The chain rule permits that; has it been learned? For
+# want of examples (untold strings of this kind are few) it may not have been. So there is a control:
+# {glue:text}`translation-extra` steps more on short strings of three places, untold, and nothing else.
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+from copy import deepcopy
+
+extra, rows = 150, []
+for model, split, s in zip(models, splits, seeds, strict=True):
+    days = [date.fromordinal(int(d)) for d in split.dice.choice(split.learn, 4000)]
+    places = split.dice.choice(["en_US", "es", "el"], 4000)
+    short = [Example("?", write(d, p, "short"), d.isoformat(), p, "short") for d, p in zip(days, places, strict=True)]
+    rows.append((mixed(model, split), mixed(train(deepcopy(model), short, s, extra, 0.004), split)))
+rows = np.array(rows)                                               # (splits, 2, 4)
+run.table(("3/4/2025, not told, per cent", "day first", "month first", "neither reading",
+           "the other month planted: the day follows"),
+          *((name, *(ranged(rows[:, k, j]) for j in range(4)))
+            for k, name in enumerate(("as trained", f"{extra} steps on such strings"))))
+run.say(extra=extra, neither=ranged(rows[:, 0, 2]), follows=ranged(rows[:, 0, 3]), neither_after=ranged(rows[:, 1, 2]),
+        follows_after=ranged(rows[:, 1, 3]))
+
+# %% [markdown]
+# KNOW-PROSE
 #
 # ## What has it never met?
 #
-# A network always writes something. So we let it refuse: if what it wrote is no date, or if $p(y \mid x)$ is below a
-# threshold, the one that refuses one in twenty of the strings with a slip on the days for choosing.
+# A network always writes something. So we let it refuse, if what it wrote is no date, or if $p(y \mid x)$ is below a
+# threshold: the one that refuses one in twenty of the strings with a slip on the days for choosing.
 
 # %%
 def is_date(text):
@@ -654,135 +787,169 @@ thresholds = [np.quantile(read(model, split.exam(split.choose, 3)[1])[1], 0.05)
               for model, split in zip(models, splits, strict=True)]
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-def moved(day, years):
+NEVER = "0000-00-00"                                                # what is right where there is no date
+
+
+def moved(day, year):
     """The same day in another year, as far as that has it."""
-    return date(years, day.month, min(day.day, 28))
+    return date(year, day.month, min(day.day, 28))
 
 
 def ordinal(n):
     return f"{n}{'th' if 10 < n < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
-def impossible(place, day):
-    """The 30th or 31st of February, in a locale's long style."""
-    return write(date(day.year, 2, 28), place, "long").replace("28", str(30 + day.day % 2))
-
-
-def never_met(split, n=40):
-    """Kinds of strings, each as an exam: what is right stands in iso (None: to be refused)."""
+def never_met(split, n=48):
+    """Kinds of strings that are in no training, each as an exam."""
     days = [date.fromordinal(int(d)) for d in split.dice.choice(split.test, n)]
-    places = [LOCALES[k % 12] for k in range(n)]
-    old = [moved(d, 1700 + d.year - 1900) for d in days]
-    new = [moved(d, 2000 + d.year % 50) for d in days]
-    feb = [moved(d, 1900 + d.year % 28) for d in days]
-    english = ["en_US", "en_GB"]
+    old, new, feb = ([moved(d, year(d)) for d in days] for year in (
+        lambda d: d.year - 200, lambda d: 2000 + d.year % 50, lambda d: 1900 + d.year % 28))
 
-    def exam(texts, answers, where=places):
-        return [Example(w, t, a and a.isoformat(), w, "") for w, t, a in zip(where, texts, answers, strict=False)]
+    def long(days, change=lambda text, d: text, right=lambda d: d.isoformat()):
+        return [Example(w, change(write(d, w, "long"), d), right(d), w, "")
+                for w, d in zip(LOCALES * (n // 12), days, strict=True)]
+
+    def given(place, texts, days):
+        return [Example(place, t, d.isoformat(), place, "") for t, d in zip(texts, days, strict=True)]
 
     return {
-        "years 1700 to 1899": exam([write(d, w, "long") for d, w in zip(old, places, strict=True)], old),
-        "in capitals": exam([write(d, w, "long").upper() for d, w in zip(days, places, strict=True)], days),
-        "March 4th, 2025": exam([f"{d:%B} {ordinal(d.day)}, {d.year}" for d in days], days, ["en_US"] * n),
-        "4-Mar-2025": exam([f"{d.day}-{d:%b}-{d.year}" for d in days], days, ["en_GB"] * n),
-        "2025-03-04": exam([d.isoformat() for d in days], days, ["ja"] * n),
-        "04.03.25 for 2025": exam([f"{d:%d.%m.%y}" for d in new], new, ["de"] * n),
-        "30 or 31 February": exam([impossible(w, d) for d, w in zip(feb, places, strict=True)], [None] * n),
-        "no date": exam(["12 eggs, 3 litres of milk", "Flight LH 441, seat 12 C", "+44 20 7946 0958", "Bach, BWV 1007",
-                         "Room 2025, 3rd floor", "Louis XIV", "to be announced", "3.14159265"], [None] * 8, english * 4),
+        "years 1700 to 1899": long(old),
+        "in capitals": long(days, lambda text, d: text.upper()),
+        "March 4th, 2025": given("en_US", [f"{NAME[d.month]} {ordinal(d.day)}, {d.year}" for d in days], days),
+        "4-Mar-2025": given("en_GB", [f"{d.day}-{NAME[d.month][:3]}-{d.year}" for d in days], days),
+        "2025-03-04": given("ja", [d.isoformat() for d in days], days),
+        "04.03.25, for 2025": given("de", [d.strftime("%d.%m.%y") for d in new], new),
+        "30 or 31 February": long([d.replace(month=2, day=28) for d in feb],
+                                  lambda text, d: text.replace("28", str(30 + d.year % 2)), lambda d: NEVER),
+        "no date": [Example("en_GB", text, NEVER, "en_GB", "") for text in (
+            "12 eggs, 3 litres of milk", "Flight LH 441, seat 12 C", "+44 20 7946 0958", "Bach, BWV 1007",
+            "Room 2025, 3rd floor", "Louis XIV", "to be announced", "3.14159265")],
     }
 
 
-def outcome(found, exam):
+def outcome(answers, exam):
     """Right, wrong, refused in per cent."""
-    right = np.mean([f == e.iso and f is not None for f, e in zip(found, exam, strict=True)])
-    refused = np.mean([f is None for f in found])
+    right, refused = (np.mean(v) for v in zip(*((f == e.iso, f is None) for f, e in zip(answers, exam, strict=True)),
+                                              strict=True))
     return 100 * np.array([right, 1 - right - refused, refused])
 
 
-kinds, blind, copied = {}, {}, []
-for model, split, threshold in zip(models, splits, thresholds, strict=True):
-    for kind, exam in ({"as written": split.clean, "with a slip": split.slips} | never_met(split)).items():
+NAME = get_month_names("wide", "format", "en")
+kinds, trusting, copied, unmet = {}, {}, [], [never_met(split) for split in splits]
+for model, split, threshold, new in zip(models, splits, thresholds, unmet, strict=True):
+    for kind, exam in ({"as written": split.clean, "with a slip": split.slips} | new).items():
         plain = read(model, exam)[0]
-        kinds.setdefault(kind, []).append([outcome(careful(model, exam, threshold), exam),
-                                           outcome([parser(e.text, e.place) for e in exam], exam)])
-        blind.setdefault(kind, []).append(outcome(plain, exam)[0])
-        if kind.startswith("30"):
-            copied += [text[5:7] == "02" and text[8:] in ("30", "31") for text in plain]
-run.table(("told, per cent, median of the splits", "network, never refusing: right", "refusing: right", "wrong", "refused",
-           "dateparser: right", "wrong", "refused"),
-          *((kind, f"{median(blind[kind]):.0f}", *(f"{v:.0f}" for v in np.median(kinds[kind], 0).ravel()))
-            for kind in kinds))
-old = "years 1700 to 1899"
-run.claim("A31", f"dates in the {old}, after {budget} of 1900 to 2099: share right", np.array(blind[old]) / 100, below=0.5)
-run.say(copied=100 * np.mean(copied))
+        parsed = found["dateparser", {"a": "clean", "w": "slips"}[kind[0]], True][splits.index(split)] if (
+            kind not in new) else [parser(e.text, e.place) for e in exam]
+        kinds.setdefault(kind, []).append([outcome(careful(model, exam, threshold), exam), outcome(parsed, exam)])
+        trusting.setdefault(kind, []).append(outcome(plain, exam)[0])
+        if "February" in kind:
+            copied.append(100 * np.mean([text[5:] in ("02-30", "02-31") for text in plain]))
+run.table(("place told, per cent, median of the splits", "the network, if it never refuses: right", "if it may: right", "wrong",
+           "refused", "dateparser: right", "wrong", "refused"),
+          *((kind, "–" if kind in ("30 or 31 February", "no date") else f"{np.median(trusting[kind]):.0f}",
+             *(f"{v:.0f}" for v in np.median(kinds[kind], 0).ravel())) for kind in kinds))
+OLD = "years 1700 to 1899"
+run.say(copied=ranged(copied), old=ranged(trusting[OLD]))
+run.claim("A31", f"dates in the {OLD}, after {budget} of 1900 to 2099, place told: share right",
+          np.array(trusting[OLD]) / 100, below=0.8)
 
 # %% [markdown]
-# PROSE-NEVER
+# NEVER-PROSE
 #
 # ## Using it
 #
-# PROSE-USE
+# The weights are a `state_dict`; beside them one needs the code of the symbols and the few functions above. We write both into a
+# folder, and call them from a plain script, as another program would.
 
 # %%
 from inspect import getsource, isfunction
 from pathlib import Path
-from subprocess import run as call
+from subprocess import check_output
 from sys import executable
 from tempfile import TemporaryDirectory
 
-SCRIPT = """
-import sys, torch
-from torch import nn
-from lstm_lib import LSTM, checkpoints
-from lstm_lib.attention import AdditiveAttention, length_mask
-"""
 
-
-def predict(text, place="?"):
+def predict(model, text, place="?"):
+    """The date in a string of yours, or None if what it writes is none."""
     x = torch.tensor([[CODE.get(c, 1) for c in (place, *normalize("NFKC", text))]])
-    return spelt(greedy(model, x, torch.tensor([x.shape[1]]))[0])[0]
+    text = spelt(greedy(model, x, torch.tensor([x.shape[1]]))[0])[0]
+    return text if is_date(text) else None
 
 
-source = [SCRIPT, "class Reader(nn.Module):"]
-source += [getsource(f) for f in vars(Reader).values() if isfunction(f)]
-source += [getsource(f) for f in (turned, greedy, spelt, predict)]
-print("\n".join(source)[:200])
+methods = [f for f in vars(Reader).values() if isfunction(f)]
+module = "\n".join([
+    "import sys, torch", "from datetime import date", "from unicodedata import normalize",
+    "from torch import nn", "from lstm_lib import LSTM, checkpoints",
+    "from lstm_lib.attention import AdditiveAttention, length_mask",
+    f"{CODE = }", f"{DIGITS = }", f"{BEGIN = }", "class Reader(nn.Module):",
+    *map(getsource, (*methods, turned, greedy, spelt, is_date, predict)),
+    f"model = Reader({hidden_size})", "checkpoints.load(model, sys.argv[1])",
+    "print(predict(model, *sys.argv[2:]))"])
+
+# %% tags=["nbval-ignore-output"]
+yours = ["4. Mräz 2025", "de"]                              # any string, and a place or "?"
+with TemporaryDirectory() as folder:
+    checkpoints.save(models[0], Path(folder, "dates.pt"))
+    Path(folder, "dates.py").write_text(module, encoding="utf-8")
+    command = [executable, Path(folder, "dates.py"), Path(folder, "dates.pt"), *yours]
+    print(check_output(command, text=True))
+assert Reader(hidden_size) and predict(models[0].cpu(), *yours)
 
 # %% [markdown]
 # ## What goes wrong
 #
 # (mistake-decoder-sees-answer)=
 #
-# ### The decoder is fed the character that it shall write
+# ### The decoder is fed what it shall write
 #
-# PROSE
+# Teacher forcing needs the target twice: as what to write, and *one step later* as what was written. Forget the shift, and
+# the character to be written is at hand. The loss falls at once, and no error is raised.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 class Unshifted(Reader):
     def forward(self, x, lengths, y):
-        return self.step(y, *self.encode(x, lengths))[0]        # the mistake: y_t, not y_{t−1}
+        h, mask, state = self.encode(x, lengths)
+        return self.step(y, h, mask, state)[0]                  # the mistake: y_t for y_{t−1}
 
-
-cheat = train(splits[0].train, seed, steps=100, kind=Unshifted)
-seen, written = with_truth(cheat, splits[0].clean), read(cheat, splits[0].clean)[0]
-wrote = np.mean([w == e.iso for w, e in zip(written, splits[0].clean, strict=True)])
-print(seen, wrote)
+# %% tags=["hide-input", "nbval-ignore-output"]
+few = 100
+cheat, honest = (train(fresh(seed, kind), splits[0].train, seed, few) for kind in (Unshifted, Reader))
+rows = []
+for name, model in ((f"unshifted, {few} steps", cheat), (f"shifted, {few} steps", honest),
+                    (f"shifted, {steps} steps", models[0])):
+    written = read(model.to(run.device), splits[0].clean)[0]
+    rows.append((name, *with_truth(model, splits[0].clean),
+                 100 * np.mean([w == e.iso for w, e in zip(written, splits[0].clean, strict=True)])))
+run.table(("first split, per cent right", "given the target: whole dates", "characters", "on its own: whole dates"),
+          *((name, *(f"{v:.1f}" for v in values)) for name, *values in rows))
+assert rows[0][1] > 90 > 10 > rows[0][3]
 
 # %% [markdown]
+# Given the target, the one that sees its answer looks finished; on its own it writes nothing of use. *Repair:* shift, and
+# judge a decoder by what it writes on its own. As the asserted identity says, whole answers must then be right equally often
+# both ways; if they are not, something leaks.
+#
 # (mistake-narrow-range)=
 #
-# ### The test covers what the training covers
+# ### The test goes only where the training went
 #
-# PROSE
+# Held-out days sound strict. But each digit of theirs has been in training at its place, and so has every year. The
+# {glue:text}`translation-clean-all:,` strings as written, with hardly an error, said nothing about the year 1789. *Repair:* let
+# the training go farther than the use: the same number of strings, of the years 1000 to 2999.
 
-# %% tags=["nbval-ignore-output"]
-probe = never_met(splits[0])[old] + splits[0].clean
-dice = np.random.default_rng(seed)
+# %% tags=["hide-input", "nbval-ignore-output"]
+probe = unmet[0][OLD]
 wide = np.arange(date(1000, 1, 1).toordinal(), date(2999, 12, 31).toordinal() + 1)
-tested = [date.fromisoformat(e.iso).toordinal() for e in probe] + [*splits[0].test]
-widened = train(examples(np.setdiff1d(wide, tested), count, dice), seed)
-for name, model in (("narrow", models[0]), ("wide", widened)):
-    beyond = [e._replace(text=e.text.replace(e.iso[:4], f"3{e.iso[1:4]}"), iso=f"3{e.iso[1:]}") for e in probe[:40]]
-    print(name, [np.mean([w == e.iso for w, e in zip(read(model, part)[0], part, strict=True)])
-                 for part in (probe[:40], probe[40:], beyond)])
+tested = [*splits[0].test, *(date.fromisoformat(e.iso).toordinal() for e in probe)]
+widened = train(fresh(seed), examples(np.setdiff1d(wide, tested), count, splits[0].dice), seed)
+beyond = [e._replace(text=e.text.replace(e.iso[:4], f"3{e.iso[1:4]}"), iso=f"3{e.iso[1:]}") for e in probe]
+shares = [[100 * np.mean([w == e.iso for w, e in zip(read(model, exam)[0], exam, strict=True)])
+           for exam in (splits[0].clean, probe, beyond)] for model in (models[0], widened)]
+run.table(("first split, place told, per cent right", "1900 to 2099", "1700 to 1899", "3700 to 3899"),
+          *((name, *(f"{v:.0f}" for v in row)) for name, row in zip(
+              ("trained on 1900 to 2099", "trained on 1000 to 2999"), shares, strict=True)))
+run.say(wide_old=shares[1][1], wide_beyond=shares[1][2], narrow_old=shares[0][1], wide_clean=shares[1][0])
+
+# %% [markdown]
+# WIDE-PROSE
