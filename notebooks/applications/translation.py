@@ -16,7 +16,7 @@
 # - tell a string that is hard from one that nobody can read for certain;
 # - put a parser and a dozen lines of rules beside the network, on input as it should be and as it is typed.
 #
-# It runs in about a minute on one CPU thread. You need {doc}`/notebooks/optimization/attention` and, for padded batches,
+# It runs in a minute and a half on one CPU thread. You need {doc}`/notebooks/optimization/attention` and, for padded batches,
 # {doc}`/notebooks/implementation/nn_lstm`.
 
 # %% tags=["setup", "hide-input"]
@@ -243,7 +243,7 @@ def rules(text, place="?"):
 
 # %%
 def readings(text, day):
-    """The ways to read a string, each with the number of (place, style) that mean it."""
+    """The ways to read a string, each with how many (place, style) mean it."""
     days = {day, date(day.year, day.day, day.month) if day.day < 13 else day}
     ways = {d: sum(write(d, *key) == text for key in PATTERN) for d in days}
     return {d: n for d, n in ways.items() if n}
@@ -317,13 +317,13 @@ run.say(tried=len(for_choosing), dmy=chosen[False][0][0], mdy=chosen[False][0][1
 
 # %%
 DIGITS, BEGIN = "0123456789-", 11
-every_day = [date.fromordinal(date(2025, 1, 1).toordinal() + k) for k in range(365)]
-LETTERS = sorted({c for day in every_day[::4] for key in PATTERN for c in write(day, *key)})
-CODE = {c: k for k, c in enumerate([*LETTERS, "?", *LOCALES], start=2)}   # 1: unknown
+A_YEAR = [date.fromordinal(LAST - k) for k in range(0, 365, 4)]
+LETTERS = sorted({c for day in A_YEAR for key in PATTERN for c in write(day, *key)})
+CODE = {c: k for k, c in enumerate([*LETTERS, "?", *LOCALES], 2)}    # 1 is unknown
 
 
 def collate(batch):
-    """Codes x (B, S), padded with 0, their lengths (B,), and what to write, y (B, 10)."""
+    """Codes x (B, S), padded with 0, their lengths (B,), what to write y (B, 10)."""
     codes = [torch.tensor([CODE.get(c, 1) for c in (e.told, *e.text)]) for e in batch]
     lengths = torch.tensor([len(c) for c in codes])
     y = torch.tensor([[DIGITS.index(c) for c in e.iso] for e in batch])
@@ -354,26 +354,33 @@ def turned(v, lengths):
 # "end".
 
 # %%
-class Reader(nn.Module):
-    """Reads a date's characters, writes ten."""
+class Encoder(nn.Module):
+    """States h (B, S, 2H), where they are no padding (B, S), the decoder's first."""
 
     def __init__(self, H):
         super().__init__()
         self.embed = nn.Embedding(len(CODE) + 2, 32, padding_idx=0)
         self.onwards, self.back = (LSTM(32, H, batch_first=True) for _ in range(2))
         self.start = nn.Linear(H, H)
-        self.feed = nn.Embedding(12, 16)                        # y, or BEGIN
-        self.decoder = LSTM(16, H, batch_first=True)
-        self.attention = AdditiveAttention(H, 2 * H, H)
-        self.head = nn.Linear(3 * H, 11)
 
-    def encode(self, x, lengths):
-        """States h (B, S, 2H), where they are no padding (B, S), the decoder's first."""
+    def forward(self, x, lengths):
         e = self.embed(x)
         back = turned(self.back(turned(e, lengths))[0], lengths)
         q = torch.tanh(self.start(back[:, 0]))[None]            # q₀ = tanh(W h←₁)
         h = torch.cat([self.onwards(e)[0], back], -1)           # h_s = [h→ ; h←]
         return h, length_mask(lengths, x.shape[1]), (q, torch.zeros_like(q))
+
+# %%
+class Reader(nn.Module):
+    """Reads a date's characters, writes ten."""
+
+    def __init__(self, H):
+        super().__init__()
+        self.encode = Encoder(H)
+        self.feed = nn.Embedding(12, 16)                        # y, or BEGIN
+        self.decoder = LSTM(16, H, batch_first=True)
+        self.attention = AdditiveAttention(H, 2 * H, H)
+        self.head = nn.Linear(3 * H, 11)
 
     def step(self, fed, h, mask, state):
         """Scores (B, T, 11) after the characters fed (B, T); the state; α (B, T, S)."""
@@ -383,9 +390,8 @@ class Reader(nn.Module):
 
     def forward(self, x, lengths, y):
         """Teacher forcing: the scores of each y_t, the true ones before it given."""
-        h, mask, state = self.encode(x, lengths)
         begin = torch.full_like(y[:, :1], BEGIN)
-        return self.step(torch.cat([begin, y[:, :-1]], 1), h, mask, state)[0]
+        return self.step(torch.cat([begin, y[:, :-1]], 1), *self.encode(x, lengths))[0]
 
 # %% [markdown]
 # **Teacher forcing**: in training the decoder is fed the *true* character before, whatever it would have written itself. The
@@ -393,8 +399,7 @@ class Reader(nn.Module):
 # turned, per character. Strings of about equal length share a batch, so that little is padded.
 
 # %%
-def batches(strings, size, dice):
-    """Batches of about equal length, in random order, epoch after epoch."""
+def batches(strings, size, dice):                  # of about equal length, for ever
     while True:
         order = sorted(strings, key=lambda e: (len(e.text), dice.random()))
         cut = [order[k:k + size] for k in range(0, len(order), size)]
@@ -402,23 +407,24 @@ def batches(strings, size, dice):
             yield collate(cut[k])
 
 
-def fresh(seed, kind=Reader):
-    torch.manual_seed(seed)
-    return kind(hidden_size).to(run.device)
-
-
 def train(model, strings, seed, steps=steps, lr=0.008):
     adam = torch.optim.Adam(model.parameters(), lr)
     data = batches(strings, 64, np.random.default_rng(seed))
     for step, batch in zip(range(steps), data):
         x, lengths, y = (part.to(run.device) for part in batch)
-        adam.param_groups[0]["lr"] = lr * min(1, (step + 1) / 50, 2 * (1 - step / steps))
+        rate = lr * min(1, (step + 1) / 50, 2 * (1 - step / steps))
+        adam.param_groups[0]["lr"] = rate                       # up, then down to 0
         loss = cross_entropy(model(x, lengths, y).transpose(1, 2), y)
         adam.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
     return model.eval()
+
+
+def fresh(seed, kind=Reader):
+    torch.manual_seed(seed)
+    return kind(hidden_size).to(run.device)
 
 # %% [markdown]
 # Afterwards nobody knows the true character. **Greedy** decoding feeds the decoder its own last one, the likeliest:
@@ -433,13 +439,13 @@ def greedy(model, x, lengths, prefix=None):
         scores, state, weights = model.step(fed, h, mask, state)
         best, fed = scores.log_softmax(-1).max(-1)              # its own, (B, 1) each
         if prefix is not None and t < prefix.shape[1]:
-            fed = prefix[:, t:t + 1]                            # ours, for an experiment
+            fed = prefix[:, t:t + 1]                            # ours, to experiment
         written.append(fed)
         looked.append(weights)
         total = total + best[:, 0]
     return torch.cat(written, 1), total, torch.cat(looked, 1)
 
-
+# %% tags=["hide-input"]
 def spelt(codes):
     return ["".join(DIGITS[k] for k in row) for row in codes.tolist()]
 
@@ -456,7 +462,10 @@ def read(model, exam, told=True):
     return spelt(written), total.cpu().numpy()
 
 # %% tags=["nbval-ignore-output"]
-models = [train(fresh(s), split.train, s) for split, s in zip(splits, seeds, strict=True)]
+models = [train(fresh(s), split.train, s)
+          for split, s in zip(splits, seeds, strict=True)]
+
+# %% tags=["hide-input", "nbval-ignore-output"]
 ours = {("the network", part, told): [read(model, getattr(split, part), told)[0]
                                       for model, split in zip(models, splits, strict=True)]
         for part in ("clean", "slips") for told in (True, False)}
@@ -478,8 +487,8 @@ def cells(name, told):
     yield ranged(figures[name, "slips", told][:, 2], 1)
 
 
-run.table(("per cent, median (range) of the splits", "as written: wrong", "refused", "with a slip: wrong", "refused",
-           "characters wrong"),
+run.table(("per cent, median (range) of the splits", "as written: wrong", "refused", "with a slip: wrong",
+           "refused", "characters wrong"),
           *((f"{name}, {'told the place' if told else 'not told'}", *cells(name, told))
             for told in (True, False) for name in READERS if told or name != "dateutil"),
           ("the ceiling, not told (expected)", ranged(100 * np.array(unknowable), 1), "", "", "", ""),
@@ -497,8 +506,8 @@ over_parser = bad("the network", "slips", True) / bad("dateparser", "slips", Tru
 over_rules = bad("the network", "slips", True) / max(1, bad("a dozen lines of rules", "slips", True))
 expected = sum(u * len(split.clean) for u, split in zip(unknowable, splits, strict=True))
 over_ceiling = bad("the network", "clean", False) / expected
-run.say(over_rules=over_rules, over_parser=100 * over_parser, clean_all=strings["clean"], slips_all=strings["slips"],
-        epochs=steps * 64 / count, numbers=sum(p.numel() for p in models[0].parameters()), expected=expected,
+run.say(over_rules=over_rules, over_parser=100 * over_parser, clean_all=strings["clean"],
+        slips_all=strings["slips"], epochs=steps * 64 / count, numbers=sum(p.numel() for p in models[0].parameters()), expected=expected,
         unknowable=100 * np.mean(unknowable), splits=len(splits),
         **{f"bad_{who}_{part}_{how}": bad(name, part, told) for who, name in zip(
             ("net", "parser", "rules"), READERS[:3], strict=True) for part in ("clean", "slips")
@@ -551,7 +560,7 @@ run.say(both_missed=sum(rule != e.iso for e, _, rule in missed), net_missed=len(
 # ## Where does it look?
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"name": "fig-translation-weights", "caption": "**CAPTION**"}, "image": {"alt": "ALT"}}
-pictures = [next(e for e in splits[0].clean if (e.place, e.style) == key) for key in (("de", "full"), ("hu", "full"))]
+pictures = [next(e for e in splits[0].clean if (e.place, e.style) == (place, "full")) for place in ("de", "hu")]
 fig, axes = plt.subplots(2, 1, figsize=(5.6, 4.8))
 for ax, example in zip(axes, pictures, strict=True):
     written, _, looked = greedy(models[0], *asked([example])[:2])
@@ -618,11 +627,13 @@ forced = np.array([with_truth(model, split.slips) for model, split in zip(models
 own = 100 - figures["the network", "slips", True][:, [0, 2]]
 assert np.allclose(forced[:, 0], own[:, 0])
 BEFORE = [0, 1, 2, 3, 5, 6, 8]                                      # the last digit has no later one
-planted = np.array([[after_error(model, split.clean, t, 1 + k % 9) for t in BEFORE]
-                    for k, (model, split) in enumerate(zip(models, splits, strict=True))])
-in_2000 = [[e for e in split.clean if e.iso[0] == "2"] for split in splits]
-century = [after_error(model, exam, 0, -1) for model, exam in zip(models, in_2000, strict=True)]
-run.say(forced_characters=ranged(forced[:, 1], 2), own_characters=ranged(own[:, 1], 2), century=ranged(century),
+planted = np.array([[after_error(model, split.clean, t, 1) for t in BEFORE]
+                    for model, split in zip(models, splits, strict=True)])
+nines = []
+for model, split in zip(models, splits, strict=True):
+    x, lengths, y = asked([e for e in split.clean if e.iso[0] == "2"])
+    nines.append(100 * (greedy(model, x, lengths, y[:, :1] - 1)[0][:, 1] == 9).float().mean().item())
+run.say(forced_characters=ranged(forced[:, 1], 2), own_characters=ranged(own[:, 1], 2), nines=ranged(nines),
         planted_first=ranged(planted[:, 0]), planted_others=ranged(np.delete(planted, (0, 4), 1).min(1)),
         planted_month=ranged(planted[:, 4]))
 
@@ -636,7 +647,18 @@ ax.set(xlabel="digit of 2025-03-04 that is made wrong", ylabel="all later right 
 plt.show()
 
 # %% [markdown]
-# PREFIX-PROSE
+# Mostly nothing ({numref}`fig-translation-planted`): the decoder goes on and looks the other digits up in the source. An
+# error in one of the places 2 to 4 of the year or in the first of the day leaves all later digits right in
+# {glue:text}`translation-planted-others` % of the strings (the worst of these places). In two places it is otherwise: the
+# first of the year, with {glue:text}`translation-planted-first` %, and the first of the month, with
+# {glue:text}`translation-planted-month` %. There the prefix did tell something in training: after a 1 the year went on with a 9,
+# after a 2 with a 0, and after a 1 the month went on with 0, 1 or 2. Plant a 1 in the years from 2000 on, and the
+# next digit is a 9 in {glue:text}`translation-nines` % of the strings, whatever the source says: in some of the networks the
+# prefix outvotes it, in others it does not.
+#
+# The price is small, because first errors are rare: of the characters {glue:text}`translation-own-characters` % are right
+# after its own prefix and {glue:text}`translation-forced-characters` % after the true one, both on strings with a slip. That
+# is all that exposure costs here, and so we have not tried scheduled sampling.
 #
 # **Greedy, or a beam?** {term}`Beam search <beam search>` keeps the best `width` beginnings, lets each grow by all
 # eleven characters, and keeps the best of these.
@@ -651,7 +673,7 @@ def beam(model, x, lengths, width):
     rows = torch.arange(len(x), device=x.device)[:, None]
     written = torch.full((len(x), width, 1), BEGIN, device=x.device)
     total = torch.full((len(x), width), -torch.inf, device=x.device)
-    total[:, 0] = 0                                             # all begin alike: one counts
+    total[:, 0] = 0                                     # all begin alike: one counts
     for _ in range(10):
         scores, state, _ = model.step(written[..., -1:].flatten(0, 1), h, mask, state)
         grown = total[..., None] + scores.log_softmax(-1).view(len(x), width, -1)
@@ -730,10 +752,11 @@ for kind, (place, belongs) in doubtful.items():
         for told in ("?", "en_US", "es"):
             p, q = (probabilities(model, texts, told, d) for d in (days, others))
             first.setdefault((kind, told), []).append(p / (p + q))
-run.table(("probability that the day is first", "odds, as the strings are made", "not told: mean", "5 to 95 % of the strings",
-           "told en_US: mean", "told es: mean"),
+single = {kind: np.quantile(np.concatenate(first[kind, "?"]), (0.05, 0.95)) for kind in doubtful}
+run.table(("probability that the day is first", "odds, as the strings are made", "not told: mean",
+           "not told: 5 to 95 % of the strings", "told en_US: mean", "told es: mean"),
           *((kind, f"{meant[kind]:.2f}", ranged([v.mean() for v in first[kind, "?"]], 2),
-             "–".join(f"{v:.2f}" for v in np.quantile(np.concatenate(first[kind, "?"]), (0.05, 0.95))),
+             "–".join(f"{v:.2f}" for v in single[kind]),
              *(ranged([v.mean() for v in first[kind, told]], 2) for told in ("en_US", "es")))
             for kind in doubtful))
 
@@ -751,18 +774,23 @@ extra, rows = 150, []
 for model, split, s in zip(models, splits, seeds, strict=True):
     days = [date.fromordinal(int(d)) for d in split.dice.choice(split.learn, 4000)]
     places = split.dice.choice(["en_US", "es", "el"], 4000)
-    short = [Example("?", write(d, p, "short"), d.isoformat(), p, "short") for d, p in zip(days, places, strict=True)]
+    short = [Example("?", write(d, p, "short"), d.isoformat(), p, "short")
+             for d, p in zip(days, places, strict=True)]
     rows.append((mixed(model, split), mixed(train(deepcopy(model), short, s, extra, 0.004), split)))
 rows = np.array(rows)                                               # (splits, 2, 4)
 run.table(("3/4/2025, not told, per cent", "day first", "month first", "neither reading",
            "the other month planted: the day follows"),
           *((name, *(ranged(rows[:, k, j]) for j in range(4)))
             for k, name in enumerate(("as trained", f"{extra} steps on such strings"))))
-run.say(extra=extra, neither=ranged(rows[:, 0, 2]), follows=ranged(rows[:, 0, 3]), neither_after=ranged(rows[:, 1, 2]),
-        follows_after=ranged(rows[:, 1, 3]))
+run.say(extra=extra, neither=ranged(rows[:, 0, 2]), follows=ranged(rows[:, 0, 3]),
+        neither_after=ranged(rows[:, 1, 2]), follows_after=ranged(rows[:, 1, 3]))
 
 # %% [markdown]
-# KNOW-PROSE
+# It had not been learned. As trained the networks write a date that is *neither* reading for
+# {glue:text}`translation-neither` % of these strings, and if the month of the other reading is planted, the day follows in
+# {glue:text}`translation-follows` %. After the extra steps these are {glue:text}`translation-neither-after` and
+# {glue:text}`translation-follows-after` %: the architecture can do it, and examples decide whether it does. Who wrote the
+# string, no number of examples will tell.
 #
 # ## What has it never met?
 #
@@ -829,8 +857,8 @@ def never_met(split, n=48):
 
 def outcome(answers, exam):
     """Right, wrong, refused in per cent."""
-    right, refused = (np.mean(v) for v in zip(*((f == e.iso, f is None) for f, e in zip(answers, exam, strict=True)),
-                                              strict=True))
+    right = np.mean([f == e.iso for f, e in zip(answers, exam, strict=True)])
+    refused = np.mean([f is None for f in answers])
     return 100 * np.array([right, 1 - right - refused, refused])
 
 
@@ -839,14 +867,13 @@ kinds, trusting, copied, unmet = {}, {}, [], [never_met(split) for split in spli
 for model, split, threshold, new in zip(models, splits, thresholds, unmet, strict=True):
     for kind, exam in ({"as written": split.clean, "with a slip": split.slips} | new).items():
         plain = read(model, exam)[0]
-        parsed = found["dateparser", {"a": "clean", "w": "slips"}[kind[0]], True][splits.index(split)] if (
-            kind not in new) else [parser(e.text, e.place) for e in exam]
+        parsed = [parser(e.text, e.place) for e in exam]
         kinds.setdefault(kind, []).append([outcome(careful(model, exam, threshold), exam), outcome(parsed, exam)])
         trusting.setdefault(kind, []).append(outcome(plain, exam)[0])
         if "February" in kind:
             copied.append(100 * np.mean([text[5:] in ("02-30", "02-31") for text in plain]))
-run.table(("place told, per cent, median of the splits", "the network, if it never refuses: right", "if it may: right", "wrong",
-           "refused", "dateparser: right", "wrong", "refused"),
+run.table(("place told, per cent, median of the splits", "the network, if it never refuses: right",
+           "if it may: right", "wrong", "refused", "dateparser: right", "wrong", "refused"),
           *((kind, "–" if kind in ("30 or 31 February", "no date") else f"{np.median(trusting[kind]):.0f}",
              *(f"{v:.0f}" for v in np.median(kinds[kind], 0).ravel())) for kind in kinds))
 OLD = "years 1700 to 1899"
@@ -855,7 +882,11 @@ run.claim("A31", f"dates in the {OLD}, after {budget} of 1900 to 2099, place tol
           np.array(trusting[OLD]) / 100, below=0.8)
 
 # %% [markdown]
-# NEVER-PROSE
+# What asks only for known parts in a new order, as in "March 4th, 2025", goes well, and what it cannot read it often
+# refuses. But the threshold is no fence: of the years before 1900, as far as it reads them rightly
+# ({glue:text}`translation-old` %) or wrongly, there is about as much that it believes as that it refuses, and dateparser
+# makes next to no errors. It copies 31 February out in {glue:text}`translation-copied` % of the cases, and only the check refuses
+# it: the calendar is in the check, not in the network. Rules are narrow, too, but they say so.
 #
 # ## Using it
 #
@@ -863,38 +894,41 @@ run.claim("A31", f"dates in the {OLD}, after {budget} of 1900 to 2099, place tol
 # folder, and call them from a plain script, as another program would.
 
 # %%
-from inspect import getsource, isfunction
-from pathlib import Path
-from subprocess import check_output
-from sys import executable
-from tempfile import TemporaryDirectory
-
-
 def predict(model, text, place="?"):
     """The date in a string of yours, or None if what it writes is none."""
     x = torch.tensor([[CODE.get(c, 1) for c in (place, *normalize("NFKC", text))]])
     text = spelt(greedy(model, x, torch.tensor([x.shape[1]]))[0])[0]
     return text if is_date(text) else None
 
+# %%
+import sys
+from inspect import getsource, isfunction
+from pathlib import Path
+from subprocess import check_output
+from tempfile import TemporaryDirectory
 
-methods = [f for f in vars(Reader).values() if isfunction(f)]
+
+def code_of(kind):
+    methods = (getsource(f) for f in vars(kind).values() if isfunction(f))
+    return "\n".join([f"class {kind.__name__}(nn.Module):", *methods])
+
+
 module = "\n".join([
-    "import sys, torch", "from datetime import date", "from unicodedata import normalize",
-    "from torch import nn", "from lstm_lib import LSTM, checkpoints",
+    "import sys, torch", "from datetime import date",
+    "from unicodedata import normalize", "from torch import nn", "from lstm_lib import LSTM, checkpoints",
     "from lstm_lib.attention import AdditiveAttention, length_mask",
-    f"{CODE = }", f"{DIGITS = }", f"{BEGIN = }", "class Reader(nn.Module):",
-    *map(getsource, (*methods, turned, greedy, spelt, is_date, predict)),
+    f"{CODE = }", f"{DIGITS = }", f"{BEGIN = }", code_of(Encoder), code_of(Reader),
+    *map(getsource, (turned, greedy, spelt, is_date, predict)),
     f"model = Reader({hidden_size})", "checkpoints.load(model, sys.argv[1])",
     "print(predict(model, *sys.argv[2:]))"])
 
 # %% tags=["nbval-ignore-output"]
-yours = ["4. Mräz 2025", "de"]                              # any string, and a place or "?"
+yours = ["4. Mräz 2025", "de"]                      # any string, and a place or "?"
 with TemporaryDirectory() as folder:
-    checkpoints.save(models[0], Path(folder, "dates.pt"))
-    Path(folder, "dates.py").write_text(module, encoding="utf-8")
-    command = [executable, Path(folder, "dates.py"), Path(folder, "dates.pt"), *yours]
-    print(check_output(command, text=True))
-assert Reader(hidden_size) and predict(models[0].cpu(), *yours)
+    weights, program = Path(folder, "dates.pt"), Path(folder, "dates.py")
+    checkpoints.save(models[0], weights)
+    program.write_text(module, encoding="utf-8")
+    print(check_output([sys.executable, program, weights, *yours], text=True))
 
 # %% [markdown]
 # ## What goes wrong
@@ -909,8 +943,7 @@ assert Reader(hidden_size) and predict(models[0].cpu(), *yours)
 # %%
 class Unshifted(Reader):
     def forward(self, x, lengths, y):
-        h, mask, state = self.encode(x, lengths)
-        return self.step(y, h, mask, state)[0]                  # the mistake: y_t for y_{t−1}
+        return self.step(y, *self.encode(x, lengths))[0]        # the mistake: y itself
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 few = 100
@@ -918,10 +951,11 @@ cheat, honest = (train(fresh(seed, kind), splits[0].train, seed, few) for kind i
 rows = []
 for name, model in ((f"unshifted, {few} steps", cheat), (f"shifted, {few} steps", honest),
                     (f"shifted, {steps} steps", models[0])):
-    written = read(model.to(run.device), splits[0].clean)[0]
+    written = read(model, splits[0].clean)[0]
     rows.append((name, *with_truth(model, splits[0].clean),
                  100 * np.mean([w == e.iso for w, e in zip(written, splits[0].clean, strict=True)])))
-run.table(("first split, per cent right", "given the target: whole dates", "characters", "on its own: whole dates"),
+run.table(("first split, per cent right", "given the target: whole dates", "characters",
+           "on its own: whole dates"),
           *((name, *(f"{v:.1f}" for v in values)) for name, *values in rows))
 assert rows[0][1] > 90 > 10 > rows[0][3]
 
@@ -952,4 +986,134 @@ run.table(("first split, place told, per cent right", "1900 to 2099", "1700 to 1
 run.say(wide_old=shares[1][1], wide_beyond=shares[1][2], narrow_old=shares[0][1], wide_clean=shares[1][0])
 
 # %% [markdown]
-# WIDE-PROSE
+# Trained on twenty centuries, the network reads the old years: {glue:text}`translation-wide-old:.0f` % are right, where the
+# other one has {glue:text}`translation-narrow-old:.0f` %. We had expected a new border behind 2999; but of the years 3700 to
+# 3899, whose first digit no training year has, {glue:text}`translation-wide-beyond:.0f` % come out right (one training, first
+# split). Our guess: where only two centuries occur, the first digits are quicker learned as a choice between them than as
+# digits to be copied.
+#
+# ## Exercises
+#
+# ::::{exercise} How many days?
+# :label: translation-days
+#
+# How many of the 365 days of a year are ambiguous when written with numbers? From this, without a computer, the share that is
+# lost when nobody tells the place: where must it come from, and how does it compare with the ceiling?
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Three of the 48 ways to write a date give "3/4/2025". One of them is the odd one out.
+# :::
+# ::::
+#
+# :::{solution-start} translation-days
+# :class: dropdown
+# :::
+#
+# Day and month below 13 and different: $12 \cdot 12 - 12 = 132$. The best reader takes the day for the first number and loses what
+# the Americans write: one way of 48, on 132 of 365 days. (Where both are above 9, more places write the same, and the American is
+# still the odd one out.)
+
+# %%
+loss = 1 / 48 * 132 / 365
+print(f"{100 * loss:.2f} %, on the tests {100 * np.mean(unknowable):.2f} %")
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# ::::{exercise} Show both
+# :label: translation-both
+#
+# Print the three likeliest answers to "3/4/2025", not told, with their probabilities. Then tell "en_US".
+#
+# :::{admonition} Hint
+# :class: dropdown
+# `beam(models[0], x, lengths, 3)`, with `asked` to make the input. What it returns is $\log p$.
+# :::
+# ::::
+#
+# :::{solution-start} translation-both
+# :class: dropdown
+# :::
+
+# %% tags=["nbval-ignore-output"]
+for told in ("?", "en_US"):
+    x, lengths, _ = asked([Example(told, "3/4/2025", "2025-04-03", "", "")])
+    several, log_p = beam(models[0], x, lengths, 3)
+    print(told, *(f"{text} {p:.2f}" for text, p in
+                  zip(spelt(several[0]), log_p[0].exp().tolist(), strict=True)))
+
+# %% [markdown]
+# A program that shows the first two and asks is better than one that is right in two of three cases.
+#
+# :::{solution-end}
+# :::
+#
+# ::::{exercise} Other digits
+# :label: translation-digits
+#
+# "٤ März ٢٠٢٥" has Arabic-Indic digits. What does the network make of it? Repair it in one line, without training.
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Unknown characters all have the code 1. `unicodedata.digit`.
+# :::
+# ::::
+#
+# :::{solution-start} translation-digits
+# :class: dropdown
+# :::
+
+# %% tags=["nbval-ignore-output"]
+from unicodedata import digit
+
+text = "٤ März ٢٠٢٥"
+plain = "".join(str(digit(c, c)) for c in text)
+for string in (text, plain):
+    print(read(models[0], [Example("de", string, "2025-03-04", "", "")])[0][0])
+
+# %% [markdown]
+# Digits that it can't tell apart it must guess. What is *known* about the input belongs before the network, as NFKC does for spaces.
+#
+# :::{solution-end}
+# :::
+#
+# ::::{exercise} Only days that exist
+# :label: translation-valid
+#
+# Of the beam's four answers take the first that is a date. What becomes of 30 and 31 February? Is that better than to refuse?
+#
+# :::{admonition} Hint
+# :class: dropdown
+# `unmet[0]["30 or 31 February"]` holds such strings.
+# :::
+# ::::
+#
+# :::{solution-start} translation-valid
+# :class: dropdown
+# :::
+
+# %% tags=["nbval-ignore-output"]
+exam = unmet[0]["30 or 31 February"]
+x, lengths, _ = asked(exam)
+for e, several in zip(exam[:5], beam(models[0], x, lengths, 4)[0], strict=False):
+    print(e.text, "→", next(filter(is_date, spelt(several)), None))
+
+# %% [markdown]
+# It invents a day that nobody wrote. An output that is forced to look right hides that the input was wrong: refuse.
+#
+# :::{solution-end}
+# :::
+#
+# ## Takeaways
+#
+# 1. An encoder, a decoder and attention learn from {glue:text}`translation-count:,` strings to read dates of twelve places, on
+#    days that they have never met: told the place, {glue:text}`translation-bad-net-clean-told` errors of
+#    {glue:text}`translation-clean-all:,`, level with dateparser; with a slip of the finger
+#    {glue:text}`translation-bad-net-slips-told` of {glue:text}`translation-slips-all`, where dateparser fails in
+#    {glue:text}`translation-bad-parser-slips-told` and a dozen lines of rules in {glue:text}`translation-bad-rules-slips-told` (A31).
+# 2. Teacher forcing costs nothing in whole answers that one could see by comparing prefixes; what a decoder makes of its prefix,
+#    a planted error tells. Where the source leaves two readings, the answer may be a mixture of both.
+# 3. A test within the range of the training says nothing about the next century, and a network does not say so either: widen
+#    the training, check the answer, and keep a way to refuse.
