@@ -14,7 +14,7 @@
 # - build an encoder and a decoder with attention, and train it by teacher forcing;
 # - say what a decoder needs its own last character for, and measure what an error in it does;
 # - tell a string that is hard from one that nobody can read for certain;
-# - put a parser and a dozen lines of rules beside the network, on input as it should be and as it is typed.
+# - put a parser and rules written by hand beside the network, on input as it should be and as it is typed.
 #
 # It runs in a minute and a half on one CPU thread. You need {doc}`/notebooks/optimization/attention` and, for padded batches,
 # {doc}`/notebooks/implementation/nn_lstm`.
@@ -73,13 +73,14 @@ budget = f"{count:,} strings, {steps:,} steps"
 # {term}`encoder` reads $x$, a {term}`decoder` writes $y$ {cite:p}`sutskever2014sequence`, and attention
 # {cite:p}`bahdanau2015neural` looks the parts up.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-translation-order", "caption": "**The parts change places, and a name becomes a number.** Where each part of the answer (below) stands in the source (above). The weekday is not needed."}, "image": {"alt": "Two rows of characters. Above: Dienstag, 4. März 2025; below: 2025-03-04. Lines lead from 2025 at the right end of the upper row to 2025 at the left end of the lower one, from März to 03, and from 4 to 04; the lines cross. From Dienstag no line starts."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-translation-order", "caption": "**The parts change places, and a name becomes a number.** Where each part of the answer (below) stands in the source (above). The weekday is not needed here."}, "image": {"alt": "Two rows of characters. Above: Dienstag, 4. März 2025; below: 2025-03-04. Lines lead from 2025 at the right end of the upper row to 2025 at the left end of the lower one, from März to 03, and from 4 to 04; the lines cross. From Dienstag no line starts."}}
 fig, ax = plt.subplots(figsize=(5.6, 2.1))
 source, target = "Dienstag, 4. März 2025", "2025-03-04"
 for text, y, start in ((source, 1, 0), (target, 0, 6)):
     for k, c in enumerate(text):
         ax.text(start + k, y, c, ha="center", va="center", family="monospace", fontsize=12)
-for above, below, colour in (((18, 21), (6, 9), "rnn"), ((13, 16), (11, 12), "lstm"), ((10, 10), (14, 15), "gru")):
+for above, below, colour in (((18, 21), (6, 9), "loss"), ((13, 16), (11, 12), "warning"),
+                             ((10, 10), (14, 15), "baseline")):
     for row, (a, b), side in ((1, above, -0.17), (0, below, 0.17)):
         ax.plot((a - 0.4, b + 0.4), (row + side,) * 2, color=COLOUR[colour], lw=2.5)
     ax.plot((np.mean(above), np.mean(below)), (0.83, 0.17), color=COLOUR[colour], lw=1.5)
@@ -95,7 +96,7 @@ plt.show()
 # calendar is the Gregorian one, and CLDR's narrow and no-break spaces become plain ones.
 
 # %%
-LOCALES = "en_US en_GB de fr es pl ru el tr fi hu ja".split()
+LOCALES = ["en_US", "en_GB", "de", "fr", "es", "pl", "ru", "el", "tr", "fi", "hu", "ja"]
 STYLES = ("full", "long", "medium", "short")
 FORMATS = {place: Locale.parse(place).date_formats for place in LOCALES}
 PATTERN = {(place, style): formats[style].pattern.replace("yy", "y")
@@ -120,8 +121,8 @@ def slip(text, dice):
     return new
 
 # %% [markdown]
-# `slip` swaps two letters, loses one, doubles one, or puts another of the word in its place, as fingers do. Digits stay
-# right, since nobody could repair them.
+# `slip` swaps two letters, loses one, doubles one, or puts another of the same word in its place; a last letter it changes by
+# a swap only. Digits stay right, since nobody could repair them.
 #
 # Each example also says for which place the string is meant, or "?" for *not told*. We train on
 # {glue:text}`translation-count:,` strings, drawn from the {glue:text}`translation-possible:.1f` million ways to write the days of
@@ -170,12 +171,16 @@ splits = [Split(s) for s in seeds]
 # %% tags=["hide-input"]
 shown = date(2025, 3, 4)
 run.table(("4 March 2025", *STYLES), *((place, *(write(shown, place, s) for s in STYLES)) for place in LOCALES))
+weekdays = [not any(format_date(date.fromisoformat(e.iso), form, locale=e.place) in e.text
+                    for form in ("EEEE", "cccc")) for split in splits for e in split.slips if e.style == "full"]
+run.say(weekdays=100 * sum(weekdays) / sum(len(split.slips) for split in splits))
 run.say(count=count, possible=(LAST - FIRST + 1) * len(PATTERN) / 1e6, clean=len(splits[0].clean),
         slips=len(splits[0].slips), steps=steps)
 
 # %% [markdown]
-# A test has {glue:text}`translation-clean` strings, ten for each place and style, and once more, with a slip each, the
-# {glue:text}`translation-slips` of the first split that have a word to slip in.
+# A test has {glue:text}`translation-clean` strings, ten for each place and style, and once more, with a slip each, those that
+# have a word to slip in ({glue:text}`translation-slips` in the first split). Of these slips
+# {glue:text}`translation-weekdays:.0f` % fall on a weekday, where they do no harm.
 #
 # ## What would one do without a network?
 #
@@ -183,8 +188,8 @@ run.say(count=count, possible=(LAST - FIRST + 1) * len(PATTERN) / 1e6, clean=len
 # order where they are told; where not, the eleven languages to try, and the order that does best on days set apart for
 # choosing. It may **refuse**, which is worth much: a refusal can be asked about, a wrong date goes unnoticed.
 #
-# *A dozen lines of rules*, by someone who knows how the strings are made: the numbers in the order of the place, and the
-# month whose name is spelt nearest to a word of the string (least edits, a swap of neighbours counted as one).
+# *Rules by hand*, some twenty lines, by someone who knows how the strings are made: the numbers in the order of the place, and
+# the month whose name is nearest to a word of the string (fewest edits for its length, a swap of neighbours counted as one).
 
 # %%
 import dateparser
@@ -236,9 +241,8 @@ def rules(text, place="?"):
 
 # %% [markdown]
 # Two more rows: `dateutil`, which speaks English, and the most frequent date, which is right about never. And one row is
-# no rival, but a **ceiling**: not told the place, nobody can know what "3/4/2025" means. Each string has a few readings, and
-# we know how often each is meant, because we know how the strings are made: a reader who always takes the likeliest is wrong least
-# often.
+# no rival but a limit, **the fewest errors possible**: not told the place, nobody can know what "3/4/2025" means. We know
+# how the strings are made, and so how often each reading is meant; who always takes the likeliest errs least often.
 
 # %%
 def readings(text, day):
@@ -256,6 +260,35 @@ def lost(example):
     return 1 - max(ways) / sum(ways)
 
 # %% tags=["hide-input"]
+from calendar import monthrange
+
+
+def outcomes(text):
+    """What a slip makes of a text, each with its probability."""
+    found, words = {}, [m.span() for m in re.finditer(r"[^\W\d_]{3,}", text)]
+    for start, end in words:
+        letters, weight = text[start:end], 1 / len(words) / (end - 1 - start) / 4
+        for k in range(start, end - 1):
+            head, a, b, tail = text[:k], text[k], text[k + 1], text[k + 2:]
+            others = [(c + b, 1 / len(letters)) for c in letters]
+            for middle, share in ((b + a, 1), (b, 1), (a + a + b, 1), *others):
+                if middle != a + b:
+                    new = head + middle + tail
+                    found[new] = found.get(new, 0) + weight * share
+    total = sum(found.values())
+    return {new: p / total for new, p in found.items()}
+
+
+def lost_by_slip(example):
+    """How probable it is that the likeliest month is not the one that is meant, the place and the style told."""
+    day, odds = date.fromisoformat(example.iso), []
+    for month in range(1, 13):
+        if day.day <= monthrange(day.year, month)[1]:
+            other = date(day.year, month, day.day)
+            odds.append(outcomes(write(other, example.place, example.style)).get(example.text, 0))
+    return 1 - max(odds) / sum(odds)
+
+
 assert len({(n, m) for names in NAMES.values() for n, m in names.items()}) == len(EVERY)   # no name of two months
 
 # %% tags=["hide-input", "nbval-ignore-output"]
@@ -283,7 +316,7 @@ def answers(reader, exam, told):
     return [reader(e.text, e.place if told else "?") for e in exam]
 
 
-RIVALS = {"dateparser": parser, "a dozen lines of rules": rules, "dateutil": english}
+RIVALS = {"dateparser": parser, "rules by hand": rules, "dateutil": english}
 chosen = {}                                       # on days that are in no test
 for_choosing = [e for part in splits[0].exam(splits[0].choose, 3) for e in part]
 for told, options in ((True, [{"strict": True}, {"strict": False}]),
@@ -294,13 +327,16 @@ assert chosen[False][1] == {"untold": "DMY"}
 theirs = {(name, part, told): [answers(f, getattr(split, part), told) for split in splits]
           for name, f in RIVALS.items() for part in ("clean", "slips") for told in (True, False)}
 unknowable = [np.mean([lost(e) for e in split.clean]) for split in splits]
-run.say(tried=len(for_choosing), dmy=chosen[False][0][0], mdy=chosen[False][0][1],
+spoilt = [np.mean([lost_by_slip(e) for e in split.slips]) for split in splits]
+run.say(tried=len(for_choosing), dmy=chosen[False][0][0], mdy=chosen[False][0][1], ymd=chosen[False][0][2],
+        tried_slips=sum(e.text != write(date.fromisoformat(e.iso), e.place, e.style) for e in for_choosing),
         strict=chosen[True][0][0], lax=chosen[True][0][1])
 
 # %% [markdown]
-# Of {glue:text}`translation-tried` strings for choosing, dateparser reads {glue:text}`translation-dmy` rightly, untold, if
-# it takes the day to come first, and {glue:text}`translation-mdy` if the month; told, {glue:text}`translation-strict` with
-# strict parsing and {glue:text}`translation-lax` without. Day first and strict it is.
+# Of {glue:text}`translation-tried` strings for choosing ({glue:text}`translation-tried-slips` with a slip) dateparser, untold,
+# reads {glue:text}`translation-dmy` rightly with the day first, {glue:text}`translation-mdy` with the month and
+# {glue:text}`translation-ymd` with the year; told, {glue:text}`translation-strict` with strict parsing and
+# {glue:text}`translation-lax` without. We take the day first and strict.
 #
 # ## The network
 #
@@ -311,7 +347,8 @@ run.say(tried=len(for_choosing), dmy=chosen[False][0][0], mdy=chosen[False][0][1
 #    q_0 = \tanh(W \overleftarrow{h}_1) \in \mathbb{R}^{H} . $$ (eq-translation-encoder)
 #
 # $\overleftarrow{h}_1$ has read the whole string, from its end. A padded batch is turned round string by string, so that
-# no state has read padding and nothing need be packed.
+# no state has read padding and nothing need be packed. A character that no date has gets the code 1, whose vector is
+# never trained: what the network makes of it is chance.
 
 # %%
 DIGITS, BEGIN = "0123456789-", 11
@@ -347,8 +384,9 @@ def turned(v, lengths):
 # \end{aligned}
 # ```
 #
-# {cite:t}`bahdanau2015neural` feed $c_t$ back into the decoder, too. Without that, as here, the decoder's ten steps are
-# one call of a kernel while we train. The answer has ten characters always; where lengths differ, one more symbol says
+# Its cell starts at 0, and $y_0$ is a symbol for "begin". {cite:t}`bahdanau2015neural` ask with $q_{t-1}$ and feed $c_t$ back
+# into the decoder; to ask with $q_t$ and not to feed it back, as {cite:t}`luong2015effective` do at their simplest, makes the
+# decoder's ten steps one call of PyTorch's LSTM while we train. The answer has ten characters always; where lengths differ, one more symbol says
 # "end".
 
 # %%
@@ -410,7 +448,7 @@ def batches(strings, size, dice):                  # of about equal length, for 
 def train(model, strings, seed, steps=steps, lr=0.008):
     adam = torch.optim.Adam(model.parameters(), lr)
     data = batches(strings, 64, np.random.default_rng(seed))
-    for step, batch in zip(range(steps), data):
+    for step, batch in zip(range(steps), data, strict=False):
         x, lengths, y = (part.to(run.device) for part in batch)
         rate = lr * min(1, (step + 1) / 50, 2 * (1 - step / steps))
         adam.param_groups[0]["lr"] = rate                       # up, then down to 0
@@ -437,12 +475,13 @@ def greedy(model, x, lengths, prefix=None):
     fed, written, looked, total = torch.full_like(x[:, :1], BEGIN), [], [], 0
     for t in range(10):
         scores, state, weights = model.step(fed, h, mask, state)
-        best, fed = scores.log_softmax(-1).max(-1)              # its own, (B, 1) each
+        fed = scores.argmax(-1)                                 # its own (B, 1)
         if prefix is not None and t < prefix.shape[1]:
             fed = prefix[:, t:t + 1]                            # ours, to experiment
+        log_p = scores.log_softmax(-1).gather(-1, fed[..., None])
+        total = total + log_p.flatten()
         written.append(fed)
         looked.append(weights)
-        total = total + best[:, 0]
     return torch.cat(written, 1), total, torch.cat(looked, 1)
 
 # %% tags=["hide-input"]
@@ -488,10 +527,11 @@ def cells(name, told):
 
 
 run.table(("per cent, median (range) of the splits", "as written: wrong", "refused", "with a slip: wrong",
-           "refused", "characters wrong"),
+           "refused", "characters wrong (of a refusal: all)"),
           *((f"{name}, {'told the place' if told else 'not told'}", *cells(name, told))
             for told in (True, False) for name in READERS if told or name != "dateutil"),
-          ("the ceiling, not told (expected)", ranged(100 * np.array(unknowable), 1), "", "", "", ""),
+          ("the fewest errors possible (expected), told", "0.0", "", ranged(100 * np.array(spoilt), 1), "", ""),
+          ("the fewest errors possible (expected), not told", ranged(100 * np.array(unknowable), 1), *[""] * 4),
           ("the most frequent date", "100.0", "", "", "", ""))
 
 
@@ -503,30 +543,37 @@ def bad(name, part, told):
 
 strings = {part: sum(len(getattr(split, part)) for split in splits) for part in ("clean", "slips")}
 over_parser = bad("the network", "slips", True) / bad("dateparser", "slips", True)
-over_rules = bad("the network", "slips", True) / max(1, bad("a dozen lines of rules", "slips", True))
+over_rules = bad("the network", "slips", True) / max(1, bad("rules by hand", "slips", True))
+over_untold = bad("the network", "clean", True) / max(1, bad("the network", "clean", False))
+parser_wrong = sum(f not in (None, e.iso)
+                   for split, fs in zip(splits, found["dateparser", "slips", True], strict=True)
+                   for f, e in zip(fs, split.slips, strict=True))
 expected = sum(u * len(split.clean) for u, split in zip(unknowable, splits, strict=True))
 over_ceiling = bad("the network", "clean", False) / expected
 run.say(over_rules=over_rules, over_parser=100 * over_parser, clean_all=strings["clean"],
         slips_all=strings["slips"], epochs=steps * 64 / count, expected=expected,
         numbers=sum(p.numel() for p in models[0].parameters()),
-        unknowable=100 * np.mean(unknowable), splits=len(splits),
+        splits=len(splits), parser_wrong=parser_wrong,
+        spoilt=sum(u * len(split.slips) for u, split in zip(spoilt, splits, strict=True)),
+        over_floor=over_ceiling,
         **{f"bad_{who}_{part}_{how}": bad(name, part, told) for who, name in zip(
             ("net", "parser", "rules"), READERS[:3], strict=True) for part in ("clean", "slips")
            for how, told in (("told", True), ("untold", False))})
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-run.claim("A31", f"dates of twelve locales, unseen days, {budget}, place told: share right",
-          [1 - f[0] / 100 for f in figures["the network", "clean", True]], above=0.98)
+assert figures["the network", "clean", True][:, 0].max() < 2              # exact match, place told: 98 % and more
+run.claim("A31", f"dates of twelve places, unseen days, {budget}: misses if the place is told, over those if not",
+          over_untold, below=0.4)
 run.claim("A31", f"dates with a slip, {budget}, place told: wrong, over dateparser's wrong or refused",
           over_parser, below=0.1)
-run.claim("A31", f"dates with a slip, {budget}, place told: wrong, over those of a dozen lines of rules",
-          over_rules, above=1.2)
+run.claim("A31", f"dates with a slip, {budget}, place told: wrong, over those of rules by hand",
+          over_rules, within=(1.2, 10))
 run.claim("A31", f"dates, {budget}, place not told: wrong, over the fewest to be expected of any reader",
-          over_ceiling, below=2.5)
+          over_ceiling, below=3)
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 missed = [(e, wrote, rule) for split, ws, rs in zip(splits, found["the network", "slips", True],
-                                                    found["a dozen lines of rules", "slips", True], strict=True)
+                                                    found["rules by hand", "slips", True], strict=True)
           for e, wrote, rule in zip(split.slips, ws, rs, strict=True) if wrote != e.iso]
 run.table(("place", "read", "meant", "the network", "the rules"),
           *((e.place, e.text, e.iso, wrote, rule or "refused") for e, wrote, rule in missed[:5]))
@@ -540,34 +587,36 @@ run.table((f"with a slip, wrong of {strings['slips']:,}", *LOCALES, *STYLES[:3])
 run.say(rules_right=sum(rule == e.iso for e, _, rule in missed), net_missed=len(missed))
 
 # %% [markdown]
-# *As written*, the place told, there is nothing to choose: of {glue:text}`translation-clean-all:,` strings about days that
-# no training string spoke of, the network misses {glue:text}`translation-bad-net-clean-told`, dateparser
+# *As written*, the place told, there is nothing to choose between the three: of {glue:text}`translation-clean-all:,` strings about
+# days that no training string spoke of, the network misses {glue:text}`translation-bad-net-clean-told`, dateparser
 # {glue:text}`translation-bad-parser-clean-told` and the rules {glue:text}`translation-bad-rules-clean-told`. *Not told*,
-# {glue:text}`translation-expected:.1f` misses are to be expected of the best reader there can be; the network has
-# {glue:text}`translation-bad-net-clean-untold`, dateparser {glue:text}`translation-bad-parser-clean-untold` and the rules
-# {glue:text}`translation-bad-rules-clean-untold`: all are near the ceiling.
+# {glue:text}`translation-expected:.1f` errors are to be expected of the best reader there can be. Dateparser has
+# {glue:text}`translation-bad-parser-clean-untold`, the rules have {glue:text}`translation-bad-rules-clean-untold`, and the network has
+# {glue:text}`translation-bad-net-clean-untold`, or {glue:text}`translation-over-floor:.1f` times as many as must be.
 #
 # *With a slip*, dateparser fails in {glue:text}`translation-bad-parser-slips-told` of {glue:text}`translation-slips-all`
-# cases, told, nearly always by a refusal. The network has met such strings, and is
-# wrong in {glue:text}`translation-bad-net-slips-told`. But so do a dozen lines that know the months' names and count edits:
-# they are wrong in {glue:text}`translation-bad-rules-slips-told`. So the verdict for A31 (in the {ref}`ledger <claims>`) has
-# two halves. **The network needs only examples**: nobody told it names, orders or edits. **Who knows how the strings are
-# made writes it down, and is better off** by a factor of {glue:text}`translation-over-rules:.1f`. The network pays
-# when nobody can write the rules.
+# cases, told: it refuses, and has {glue:text}`translation-parser-wrong` wrong dates. The network, which has met such strings,
+# always answers and is wrong in {glue:text}`translation-bad-net-slips-told`. Rules that know the months' names and count edits
+# are wrong in {glue:text}`translation-bad-rules-slips-told`, where {glue:text}`translation-spoilt:.1f` errors are to be expected of
+# the best reader: "Jn" may be January or June. (Such ties the rules break by the order of the names.) So **the network
+# needed only examples**, nobody told it names, orders or edits; and **who knows how the strings are made writes it down and
+# errs less**, on these strings, against these {glue:text}`translation-steps` steps.
 #
 # Of the {glue:text}`translation-net-missed` strings that the network misses, the rules read
-# {glue:text}`translation-rules-right` rightly: most of these slips leave enough of the name.
+# {glue:text}`translation-rules-right` rightly. Even a weekday may tell: 20 July 1995 was a Thursday, 20 June was not. Neither
+# of the two computes that.
 #
 # ## Where does it look?
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"name": "fig-translation-weights", "caption": "**The weights go where the parts stand.** Each row is a character written, each column one read, the first of them the place; the darker, the more of the weight. A year, first or last, is read off digit by digit; of the month's name a few letters are enough; a hyphen can look anywhere. First network."}, "image": {"alt": "Two maps of weights, one above the other, with ten rows each for the characters of the answer. In the upper, a German date with its weekday, the four dark cells of the year run down a diagonal at the right end, the month's two rows have dark cells on letters of its name in the middle, the day's rows on the digits left of it. In the lower, a Hungarian date, the year's diagonal stands at the left end, then come letters of the month and the day's digits, and the weekday at the right end stays light. The rows of the hyphens are pale and spread."}}
-pictures = [next(e for e in splits[0].clean if (e.place, e.style) == (place, "full")) for place in ("de", "hu")]
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"name": "fig-translation-weights", "caption": "**The weights go where the parts stand.** Each row is a character written, each column one read, the first of them the place that is told; from white, no weight, to dark red, all of it. A year, first or last, is looked up digit by digit, and so is the day; while the month is written, the weight is on letters of its name and partly elsewhere; a hyphen needs no look, and its weight is spread. First network."}, "image": {"alt": "Two maps of weights, one above the other, with ten rows each for the characters of the answer. In the upper, a German date with its weekday, dark cells of the year run down a diagonal at the right end, the weight of the month's two rows is spread over some cells, most of them in its name, and the day's rows are dark at the digits left of the name. In the lower, a Hungarian date, the year's diagonal stands at the left end, then come the month and the day's digits, and the weekday at the right end stays light. The rows of the hyphens are pale and spread."}}
+of = {place: [e for e in splits[0].clean if (e.place, e.style) == (place, "full")] for place in ("de", "hu")}
+pictures = [of["de"][0], next(e for e in of["hu"] if e.iso[5:7] != of["de"][0].iso[5:7])]
 fig, axes = plt.subplots(2, 1, figsize=(5.6, 4.8))
 for ax, example in zip(axes, pictures, strict=True):
     written, _, looked = greedy(models[0], *asked([example])[:2])
     ax.imshow(looked[0].cpu(), cmap="Reds", vmin=0, vmax=1, aspect="auto")
     ax.set(xticks=range(len(example.text) + 1), yticks=range(10), ylabel="written")
-    ax.set_xticklabels([example.place, *example.text])
+    ax.set_xticklabels([f"\n{example.place}", *example.text])
     ax.set_yticklabels(spelt(written)[0])
     ax.grid(False)
 axes[1].set(xlabel="read (first the place that was told)")
@@ -593,8 +642,8 @@ assert looks[:, 1].min() > 80 > 40 > looks[:, 2].max()
 # The weights follow the parts ({numref}`fig-translation-weights`). Over all strings as written, while the four digits of the year are
 # written, {glue:text}`translation-on-year` % of the weight lies on the year in the source (median and range of the
 # networks; an even spread would put {glue:text}`translation-even:.0f` % there). The largest weight is on the very digit to
-# be written in {glue:text}`translation-exact` % of the steps. It need not be: the states at its neighbours have read
-# it, too.
+# be written in {glue:text}`translation-exact` % of the steps. It need not be: its neighbours'
+# states have read it, too. For the same reason weights do not tell which letters of a name decide.
 #
 # ## What does an error in the prefix do?
 #
@@ -602,9 +651,9 @@ assert looks[:, 1].min() > 80 > 40 > looks[:, 2].max()
 # taught: {term}`exposure bias` {cite:p}`ranzato2016sequence`. {cite:t}`bengio2015scheduled` therefore feed some of the
 # network's own symbols in training (*scheduled sampling*).
 #
-# How much is there to win? For whole answers, read greedily, **nothing can be seen**: up to its first error the own prefix
-# *is* the true one, so that an answer is right under teacher forcing if and only if it is right without (the assert below).
-# The bias can only show in what comes after a first error. So we plant one, and count how often all later digits are right.
+# In whole answers, read greedily, **nothing of it can be seen**: up to its first error the own prefix *is* the true one, so that
+# an answer is right under teacher forcing if and only if it is right without (the assert below). The bias can only show
+# after a first error. So we plant one, and count how often all later digits are right.
 
 # %%
 def after_error(model, exam, t, shift):
@@ -625,7 +674,10 @@ def with_truth(model, exam):
 
 
 forced = np.array([with_truth(model, split.slips) for model, split in zip(models, splits, strict=True)])
-own = 100 - figures["the network", "slips", True][:, [0, 2]]
+own = np.array([[100 * np.mean([f == e.iso for f, e in zip(fs, split.slips, strict=True)]),
+                 100 * np.mean([a == b for f, e in zip(fs, split.slips, strict=True)
+                                for a, b in zip(f, e.iso, strict=True)])]
+                for fs, split in zip(found["the network", "slips", True], splits, strict=True)])
 assert np.allclose(forced[:, 0], own[:, 0])
 BEFORE = [0, 1, 2, 3, 5, 6, 8]                                      # the last digit has no later one
 planted = np.array([[after_error(model, split.clean, t, 1) for t in BEFORE]
@@ -642,29 +694,30 @@ run.say(forced_characters=ranged(forced[:, 1], 2), own_characters=ranged(own[:, 
         planted_first=ranged(planted[:, 0]), planted_others=ranged(np.delete(planted, (0, 4), 1).min(1)),
         planted_month=ranged(planted[:, 4]))
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"name": "fig-translation-planted", "caption": "**An error does harm where the digit before used to tell the next.** One digit is made one larger (a 9 becomes a 0), shown here at 2025-03-04; how many of the strings have all later digits right. Strings as written, place told; median and range of the networks."}, "image": {"alt": "Seven bars for the seven digits that have a later one. Those for the second, third and fourth digit of the year, the second of the month and the first of the day reach 100 per cent. The bar of the year's first digit and that of the month's first digit are clearly lower, near 50 per cent; the range of the year's first digit is wide."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"name": "fig-translation-planted", "caption": "**An error in the first digit of the year or of the month can spoil what follows, elsewhere hardly.** One digit is made one larger (a 9 becomes a 0), the first of the year (Y1) to the first of the day (D1); how many of the strings have all later digits right. Strings as written, place told; median and range of the networks."}, "image": {"alt": "Seven bars, Y1 to Y4, M1, M2 and D1. Those of Y2, Y3, Y4, M2 and D1 reach 100 per cent or nearly. Those of Y1 and M1 are clearly lower, near 50 per cent; the range of Y1 is wide."}}
 fig, ax = plt.subplots(figsize=(5.6, 2.6))
 middle, low, high = (f(planted, axis=0) for f in (np.median, np.min, np.max))
-ax.bar(range(7), middle, yerr=(middle - low, high - middle), color=COLOUR["rnn"], width=0.6,
-       error_kw={"ecolor": COLOUR["baseline"], "capsize": 3})
-ax.set_xticks(range(7), ["2", "0", "2", "5", "0", "3", "0"])
-ax.set(xlabel="the digit made wrong, as in 2025-03-04", ylabel="all later right (%)", ylim=(0, 105))
+ax.bar(range(7), middle, yerr=(middle - low, high - middle), color=COLOUR["baseline"], width=0.6,
+       error_kw={"ecolor": COLOUR["warning"], "capsize": 3})
+ax.set_xticks(range(7), ["Y1", "Y2", "Y3", "Y4", "M1", "M2", "D1"])
+ax.set(xlabel="the digit that is made wrong", ylabel="all later right (%)", ylim=(0, 105))
 plt.show()
 
 # %% [markdown]
-# Mostly nothing ({numref}`fig-translation-planted`): the decoder looks the other digits up in the source. After an error in
-# the second to fourth digit of the year, the second of the month or the first of the day, all later digits are right in
+# In most places nothing ({numref}`fig-translation-planted`): the decoder looks the other digits up in the source. After an
+# error in the second to fourth digit of the year, the second of the month or the first of the day, all later digits are right in
 # {glue:text}`translation-planted-others` % of the strings (the worst of these places; median and range of the networks). After
 # one in the first digit of the year it is {glue:text}`translation-planted-first` %, in the first of the month
-# {glue:text}`translation-planted-month` %. At these two places the prefix told something in training: a 1 was followed by a 9
+# {glue:text}`translation-planted-month` %. There the prefix told something in training: a 1 was followed by a 9
 # in the year and by 0, 1 or 2 in the month, a 2 by a 0. Plant a 2 in the years 1900 to 1999, and a 0 follows in
 # {glue:text}`translation-noughts` % of the strings; plant a 1 in the months 01 to 09, and 0, 1 or 2 follow in
-# {glue:text}`translation-known` %, though of these months only 01 and 02 have
-# such a digit there. So a prefix can outvote the source where it used to be enough.
+# {glue:text}`translation-known` %, though of these months only 01 and 02 have such a digit there. That a prefix outvotes the source
+# where it used to help is our guess, and not the whole story: a 3 planted in a day, which only 0 and 1 have followed,
+# does no harm.
 #
-# The price is small, because first errors are rare: of the characters {glue:text}`translation-own-characters` % are right
-# after the own prefix and {glue:text}`translation-forced-characters` % after the true one, on strings with a slip. That is
-# all that exposure costs here, and so we have not tried scheduled sampling.
+# First errors are rare: of the characters {glue:text}`translation-own-characters` % are right after the own prefix and
+# {glue:text}`translation-forced-characters` % after the true one, on strings with a slip. To *these* networks exposure costs
+# no more than this difference; what scheduled sampling would train instead we have not tried.
 #
 # **Greedy, or a beam?** {term}`Beam search <beam search>` keeps the best `width` beginnings, lets each grow by all
 # eleven characters, and keeps the best of these.
@@ -710,8 +763,9 @@ run.say(changed=int(changed), by_greedy=int(by_greedy), by_beam=int(by_beam), in
 # ## What can it not know?
 #
 # Day and month are ambiguous where both are below 13 and differ. Not told the place, the best one can do is to know the
-# odds: for "3/4/2025" the day comes first with 2/3, as in our example. We compare the network's probability of one
-# reading, among both, with those odds; and we look at what it writes.
+# odds: for "3/4/2025" the day comes first with 2/3, as in our example; for "11/12/2025", which British and French write,
+# too, with 4/5; and "03/04/2025" no American of ours writes. We compare the network's probability of one reading, among
+# both, with those odds; and we look at what it writes.
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 def two_ways(split, belongs, n=60):
@@ -733,7 +787,7 @@ def probabilities(model, texts, told, days):
 
 
 def mixed(model, split):
-    """Untold, per cent: day first, month first, neither; and the day follows if the month is the other one."""
+    """Untold, per cent: day first, month first, a mixture, other; the day follows a planted month."""
     days, others = zip(*two_ways(split, lambda d: min(d.day, d.month) < 10), strict=True)
     texts = [write(d, "es", "short") for d in days]
     (x, lengths, y), z = exam_of(texts, "?", days), exam_of(texts, "?", others)[2]
@@ -742,7 +796,10 @@ def mixed(model, split):
     month = (one[:, 5:7] == y[:, 5:7]).all(1)
     another = torch.where(month[:, None], z, y)                     # the reading of the other month
     led = greedy(model, x, lengths, another[:, :7])[0]
-    return [100 * v.float().mean().item() for v in (is_y, is_z, ~(is_y | is_z), (led == another).all(1))]
+    either = month | (one[:, 5:7] == z[:, 5:7]).all(1)
+    mixture = (one[:, :5] == y[:, :5]).all(1) & either & (one[:, 5:7] == one[:, 8:]).all(1)      # 03-03, 04-04
+    other = ~(is_y | is_z | mixture)
+    return [100 * v.float().mean().item() for v in (is_y, is_z, mixture, other, (led == another).all(1))]
 
 
 doubtful = {"3/4/2025": ("es", lambda d: min(d.day, d.month) < 10),
@@ -767,11 +824,11 @@ run.table(("probability that the day is first", "odds, as the strings are made",
             for kind in doubtful))
 
 # %% [markdown]
-# Told, it is sure, even of "03/04/2025" told en_US, which no American of ours writes with noughts. Untold, it
-# has the odds about right *in the mean* and not for the single string. And what does it write? The example at the top said that a
-# writer who has put down the month knows the day. The chain rule permits that; has it been learned? For
-# want of examples (untold strings of this kind are few) it may not have been. So there is a control:
-# {glue:text}`translation-extra` steps more on short strings of three places, untold, and nothing else.
+# Told, it is sure, even where it is told en_US and reads noughts. Untold, its mean for "3/4/2025" is
+# {glue:text}`translation-mean-first`, where the odds are .67, and the single string gets nearly anything. And what does it write? The
+# example at the top said that a writer who has put down the month knows the day. The chain rule permits that; has it been
+# learned? Untold strings of this kind are few. So there is a control: {glue:text}`translation-extra` steps more, on
+# short strings of three places, untold, and nothing else.
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 from copy import deepcopy
@@ -783,20 +840,22 @@ for model, split, s in zip(models, splits, seeds, strict=True):
     short = [Example("?", write(d, p, "short"), d.isoformat(), p, "short")
              for d, p in zip(days, places, strict=True)]
     rows.append((mixed(model, split), mixed(train(deepcopy(model), short, s, extra, 0.004), split)))
-rows = np.array(rows)                                               # (splits, 2, 4)
-run.table(("3/4/2025, not told, per cent", "day first", "month first", "neither reading",
+rows = np.array(rows)                                               # (splits, 2, 5)
+run.table(("3/4/2025, not told, per cent", "day first", "month first", "a mixture", "another date",
            "the other month planted: the day follows"),
-          *((name, *(ranged(rows[:, k, j]) for j in range(4)))
+          *((name, *(ranged(rows[:, k, j]) for j in range(5)))
             for k, name in enumerate(("as trained", f"{extra} steps on such strings"))))
-run.say(extra=extra, neither=ranged(rows[:, 0, 2]), follows=ranged(rows[:, 0, 3]),
-        neither_after=ranged(rows[:, 1, 2]), follows_after=ranged(rows[:, 1, 3]))
+run.say(extra=extra, mixture=ranged(rows[:, 0, 2]), follows=ranged(rows[:, 0, 4]),
+        mixture_after=ranged(rows[:, 1, 2]), follows_after=ranged(rows[:, 1, 4]),
+        mean_first=ranged([v.mean() for v in first["3/4/2025", "?"]], 2))
+assert np.median(rows[:, 1, 4]) > np.median(rows[:, 0, 4])
 
 # %% [markdown]
-# It had not been learned. As trained the networks write a date that is *neither* reading for
-# {glue:text}`translation-neither` % of these strings, and if the month of the other reading is planted, the day follows in
-# {glue:text}`translation-follows` %. After the extra steps these are {glue:text}`translation-neither-after` and
-# {glue:text}`translation-follows-after` %: the architecture can do it, and examples decide whether it does. Who wrote the
-# string, no number of examples will tell.
+# As trained, the networks write a mixture, the same number for month and day, for {glue:text}`translation-mixture` % of these
+# strings, and if the month of the other reading is planted, the day follows in {glue:text}`translation-follows` %. After the extra
+# steps it is {glue:text}`translation-mixture-after` and {glue:text}`translation-follows-after` %: more such strings, or more
+# steps (the control does not tell them apart), teach the decoder to follow its month better, if not perfectly. Who wrote the
+# string no number of examples tells.
 #
 # ## What has it never met?
 #
@@ -878,38 +937,44 @@ for model, split, threshold, new in zip(models, splits, thresholds, unmet, stric
         trusting.setdefault(kind, []).append(outcome(plain, exam)[0])
         if "February" in kind:
             copied.append(100 * np.mean([text[5:] in ("02-30", "02-31") for text in plain]))
-run.table(("place told, per cent, median of the splits", "the network, if it never refuses: right",
+run.table(("place told, per cent, mean of the splits", "the network, if it never refuses: right",
            "if it may: right", "wrong", "refused", "dateparser: right", "wrong", "refused"),
-          *((kind, "–" if kind in ("30 or 31 February", "no date") else f"{np.median(trusting[kind]):.0f}",
-             *(f"{v:.0f}" for v in np.median(kinds[kind], 0).ravel())) for kind in kinds))
+          *((kind, "–" if kind in ("30 or 31 February", "no date") else f"{np.mean(trusting[kind]):.0f}",
+             *(f"{v:.0f}" for v in np.mean(kinds[kind], 0).ravel())) for kind in kinds))
 OLD = "years 1700 to 1899"
-believed = 100 - np.array([ours[2] for ours, _ in kinds[OLD]])
 assert min(theirs[0] for _, theirs in kinds[OLD]) > 95
-run.say(copied=ranged(copied), old=ranged(trusting[OLD]), believed=ranged(believed),
+run.say(copied=ranged(copied), old=ranged(trusting[OLD]), iso=ranged(trusting["2025-03-04"]),
+        hyphens=ranged(trusting["4-Mar-2025"]),
+        short_wrong=ranged([ours[1] for ours, _ in kinds["04.03.25, for 2025"]]),
         old_wrong=ranged([ours[1] for ours, _ in kinds[OLD]]), ordinal=ranged(trusting["March 4th, 2025"]),
         capitals=ranged(trusting["in capitals"]))
 run.claim("A31", f"dates in the {OLD}, after {budget} of 1900 to 2099, place told: share right, median split",
           np.median(trusting[OLD]) / 100, below=0.8)
 
 # %% [markdown]
-# Known characters in a new order, as in "March 4th, 2025", are read well: {glue:text}`translation-ordinal` % right. Capitals, of
-# which many are new to it, are not ({glue:text}`translation-capitals` %), nor are years of another century
-# ({glue:text}`translation-old` %), where dateparser makes next to no errors. And the threshold is no fence: of those years it
-# still believes {glue:text}`translation-believed` %, and {glue:text}`translation-old-wrong` % of all are believed and wrong.
-# 31 February it copies out in {glue:text}`translation-copied` % of the cases; only the check refuses it, for the calendar is in the
-# check, not in the network.
+# The networks differ (median and range): known characters in a new order, "March 4th, 2025", they read in
+# {glue:text}`translation-ordinal` %, "4-Mar-2025", with an unknown hyphen, in {glue:text}`translation-hyphens` %, "2025-03-04",
+# which need only be copied, in {glue:text}`translation-iso` %, and capitals in {glue:text}`translation-capitals` %. Two-digit
+# years ask for a convention that no example showed; {glue:text}`translation-short-wrong` % are believed and wrong. Years of other centuries are right in
+# {glue:text}`translation-old` %, where dateparser is right in nearly all, and {glue:text}`translation-old-wrong` % are believed and
+# wrong: the threshold is no fence. 31 February is copied out in {glue:text}`translation-copied` % of the cases, and the check
+# refuses it: the calendar is there, not in the network.
 #
 # ## Using it
 #
-# The weights are a `state_dict`; beside them one needs the code of the symbols and the few functions above. We write both into a
-# folder, and call them from a plain script, as another program would.
+# Beside the weights one needs the code of the symbols and the few functions above. We write both into a folder, and call them
+# from a plain script.
 
 # %%
-def predict(model, text, place="?"):
-    """The date in a string of yours, or None if what it writes is none."""
+def predict(model, text, place="?", threshold=-np.inf):
+    """The date in a string of yours, None where it is none or log p too low; log p."""
+    if place != "?" and place not in LOCALES:
+        raise ValueError(f"place must be one of {LOCALES} or '?', got {place!r}")
     x = torch.tensor([[CODE.get(c, 1) for c in (place, *normalize("NFKC", text))]])
-    text = spelt(greedy(model, x, torch.tensor([x.shape[1]]))[0])[0]
-    return text if is_date(text) else None
+    x = x.to(next(model.parameters()).device)
+    written, log_p, _ = greedy(model, x, torch.full_like(x[:, 0], x.shape[1]))
+    text, log_p = spelt(written)[0], log_p.item()
+    return (text if is_date(text) and log_p >= threshold else None), log_p
 
 # %%
 import sys
@@ -925,14 +990,15 @@ def code_of(kind):
 
 
 module = "\n".join([
-    "import sys, torch", "from datetime import date",
+    "import sys, torch, numpy as np", "from datetime import date",
     "from unicodedata import normalize", "from torch import nn",
     "from lstm_lib import LSTM, checkpoints",
     "from lstm_lib.attention import AdditiveAttention, length_mask",
-    f"{CODE = }", f"{DIGITS = }", f"{BEGIN = }", code_of(Encoder), code_of(Reader),
+    *(f"{k} = {globals()[k]!r}" for k in ("LOCALES", "CODE", "DIGITS", "BEGIN")),
+    code_of(Encoder), code_of(Reader),
     *map(getsource, (turned, greedy, spelt, is_date, predict)),
     f"model = Reader({hidden_size})", "checkpoints.load(model, sys.argv[1])",
-    "print(predict(model, *sys.argv[2:]))"])
+    f"print(predict(model, *sys.argv[2:], threshold={thresholds[0]:.3f}))"])
 
 # %% tags=["nbval-ignore-output"]
 yours = ["4. Mräz 2025", "de"]                      # any string, and a place or "?"
@@ -983,66 +1049,42 @@ assert rows[0][1] > 90 > 10 > rows[0][3]
 #
 # Held-out days sound strict. But each digit of theirs has been in training at its place, and so has every year. The
 # {glue:text}`translation-clean-all:,` strings as written, with hardly an error, said nothing about the year 1789. *Repair:* let
-# the training go farther than the use: the same number of strings, of the years 1000 to 2999.
+# the training go farther than the use: as many strings, of the years 1000 to 2999 (one network).
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 probe = unmet[0][OLD]
 wide = np.arange(date(1000, 1, 1).toordinal(), date(2999, 12, 31).toordinal() + 1)
 tested = [*splits[0].test, *(date.fromisoformat(e.iso).toordinal() for e in probe)]
 widened = train(fresh(seed), examples(np.setdiff1d(wide, tested), count, splits[0].dice), seed)
-beyond = [e._replace(text=e.text.replace(e.iso[:4], f"3{e.iso[1:4]}"), iso=f"3{e.iso[1:]}") for e in probe]
-shares = [[100 * np.mean([w == e.iso for w, e in zip(read(model, exam)[0], exam, strict=True)])
-           for exam in (splits[0].clean, probe, beyond)] for model in (models[0], widened)]
-run.table(("first split, place told, per cent right", "1900 to 2099", "1700 to 1899", "3700 to 3899"),
-          *((name, *(f"{v:.0f}" for v in row)) for name, row in zip(
-              ("trained on 1900 to 2099", "trained on 1000 to 2999"), shares, strict=True)))
-run.say(wide_old=shares[1][1], wide_beyond=shares[1][2], narrow_old=shares[0][1], wide_clean=shares[1][0])
+def of_3000(exam):
+    return [e._replace(text=e.text.replace(e.iso[:4], f"3{e.iso[1:4]}"), iso=f"3{e.iso[1:]}") for e in exam]
+
+
+shares = np.array([[100 * np.mean([w == e.iso for w, e in zip(read(model, exam)[0], exam, strict=True)])
+                    for exam in (split.clean, new[OLD], of_3000(new[OLD]))]
+                   for model, split, new in zip([*models, widened], [*splits, splits[0]], [*unmet, unmet[0]],
+                                                strict=True)])
+run.table(("place told, per cent right", "1900 to 2099", "1700 to 1899", "3700 to 3899"),
+          (f"{len(models)} networks, trained on 1900 to 2099", *(ranged(v) for v in shares[:-1].T)),
+          ("one network, trained on 1000 to 2999", *(f"{v:.0f}" for v in shares[-1])))
+run.say(wide_old=shares[-1, 1], wide_beyond=shares[-1, 2])
 
 # %% [markdown]
-# Trained on twenty centuries, the network reads the old years: {glue:text}`translation-wide-old:.0f` % are right, where the
-# other one has {glue:text}`translation-narrow-old:.0f` %. We had expected a new border behind 2999; but of the years 3700 to
-# 3899, whose first digit no training year has, {glue:text}`translation-wide-beyond:.0f` % come out right (one training, first
-# split). Our guess: where only two centuries occur, the first digits are quicker learned as a choice between them than as
-# digits to be copied.
+# Trained on twenty centuries, it reads {glue:text}`translation-wide-old:.0f` % of the old years rightly. We had expected a new
+# border behind 2999; but of the years 3700 to 3899, whose first digit no training year has, {glue:text}`translation-wide-beyond:.0f` %
+# come out right. Our guess: between two centuries the first digits are sooner learned as a choice than as digits to be copied.
 #
 # ## Exercises
-#
-# ::::{exercise} How many days?
-# :label: translation-days
-#
-# How many days of a year are ambiguous when written with numbers? Derive from this, without a computer, the share that is lost
-# when nobody tells the place.
-#
-# :::{admonition} Hint
-# :class: dropdown
-# Three of the 48 ways to write a date give "3/4/2025".
-# :::
-# ::::
-#
-# :::{solution-start} translation-days
-# :class: dropdown
-# :::
-#
-# Day and month below 13 and different: $12 \cdot 12 - 12 = 132$. The best reader takes the day for the first number and loses what
-# the Americans write: one way of 48, on 132 of 365 days.
-
-# %%
-loss = 1 / 48 * 132 / 365
-print(f"{100 * loss:.2f} %, on the tests {100 * np.mean(unknowable):.2f} %")
-
-# %% [markdown]
-# :::{solution-end}
-# :::
 #
 # ::::{exercise} Ask back
 # :label: translation-both
 #
-# A program shall show both readings of "3/4/2025" with their probabilities. Take the two best of a beam; then compute the
-# probability of each reading instead. Which would you show?
+# A program shall show both readings of "3/4/2025" with their probabilities. Take the two best of a beam; then the network's
+# probability of each reading; then the odds. Which would you show?
 #
 # :::{admonition} Hint
 # :class: dropdown
-# `probabilities(models[0], texts, "?", days)` has a reading's $p$ by {eq}`eq-translation-chain`.
+# `probabilities(models[0], texts, "?", days)` has a reading's $p$ by {eq}`eq-translation-chain`; `readings` counts.
 # :::
 # ::::
 #
@@ -1055,13 +1097,15 @@ days = [date(2025, 4, 3), date(2025, 3, 4)]
 x, lengths, _ = asked([Example("?", "3/4/2025", "2025-04-03", "", "")])
 several, log_p = beam(models[0], x, lengths, 2)
 p = probabilities(models[0], ["3/4/2025"] * 2, "?", days)
+ways = readings("3/4/2025", days[0])
 for name, texts, odds in (("two best of the beam", spelt(several[0]), log_p[0].exp()),
-                          ("the two readings", days, p)):
+                          ("the two readings", days, p),
+                          ("the odds", days, [ways[d] / 3 for d in days])):     # of three
     print(f"{name}:", *(f"{t} {v:.2f}" for t, v in zip(texts, odds, strict=True)))
 
 # %% [markdown]
-# The second of the beam may be a mixture that nobody meant. Where one knows which readings there are, one lets the network
-# weigh those.
+# The second of the beam may be a mixture that nobody meant, and the network's probabilities are not to be trusted for a single string,
+# as we saw. Where the readings can be listed, list them, with the odds.
 #
 # :::{solution-end}
 # :::
@@ -1126,10 +1170,10 @@ for e, several in zip(exam[:5], beam(models[0], x, lengths, 4)[0], strict=False)
 #
 # 1. An encoder, a decoder and attention learn from {glue:text}`translation-count:,` strings to read dates of twelve places, on
 #    days that they have never met: told the place, {glue:text}`translation-bad-net-clean-told` errors of
-#    {glue:text}`translation-clean-all:,`, level with dateparser; with a slip of the finger
+#    {glue:text}`translation-clean-all:,`, level with dateparser; with a slip
 #    {glue:text}`translation-bad-net-slips-told` of {glue:text}`translation-slips-all`, where dateparser fails in
-#    {glue:text}`translation-bad-parser-slips-told` and a dozen lines of rules in {glue:text}`translation-bad-rules-slips-told` (A31).
+#    {glue:text}`translation-bad-parser-slips-told` and rules by hand are wrong in {glue:text}`translation-bad-rules-slips-told` (A31).
 # 2. Whole answers are right equally often after the true prefix and after the own; what a decoder makes of its prefix, a planted
-#    error tells. Where the source leaves two readings, the answer may be a mixture of both.
+#    error tells. Where the source leaves two readings, it may mix them.
 # 3. A test within the range of the training says nothing about another century: widen the training, check the answer, and keep
 #    a way to refuse.
