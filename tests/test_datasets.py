@@ -836,7 +836,7 @@ def test_peoples_daily_is_as_its_card_says():
     assert (starts[0], starts[-1]) == (0, len(text))
     sentences = [text[a:b] for a, b in itertools.pairwise(starts)]
     assert min(map(len, sentences)) > 0
-    assert not re.search(r"[0-9A-Za-z]", text.replace("G", ""))
+    assert not re.search(r"[0-9A-Za-z]", text)
     raw = original("peoples_daily").decode()
     assert paragraph.max() + 1 == sum(bool(line.strip()) for line in raw.splitlines())
     assert set(np.diff(paragraph).tolist()) == {0, 1}
