@@ -1,7 +1,7 @@
 """Data: three roads, checksums, cards, and what the files really hold.
 
 The roads are tested with the real pip on an index of this test's own making, with a web server on this machine,
-and with processes of their own. The six sets that chapters use are then read a second time by other means and
+and with processes of their own. The seven sets that chapters use are then read a second time by other means and
 compared with facts published elsewhere; that needs the package index once, and shares the user's cache.
 """
 
@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -35,7 +36,7 @@ from hypothesis import strategies as st
 from lstm_lib.book import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews"]
+REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews", "peoples_daily"]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -784,6 +785,69 @@ def test_movie_reviews_are_as_their_card_says():
     assert all(t == t.strip() and len(t.splitlines()) == 1 and "-" not in t for t in text)
     assert sum('"' in t for t in text) == 1
     assert text[0].startswith("The Rock is destined to be the 21st Century's new ''Conan''")
+
+
+def names_in(text, label):
+    """(start, end, kind) of each name, read off the labels alone."""
+    begins = np.flatnonzero(np.char.startswith(label, "B"))
+    inside = np.append(np.char.startswith(label, "I"), False)
+    return [(k, k + 1 + int(np.argmin(inside[k + 1 :][:200])), str(label[k])[2:]) for k in begins]
+
+
+def test_peoples_daily():
+    data = datasets.load("peoples_daily")
+    text, label = "".join(data["text"]), data["label"]
+
+    # The text is that of the file without tags and spaces; places and organizations are its words, one by one.
+    raw = original("peoples_daily").decode()
+    assert text == re.sub(r"/[A-Za-z]+|\s", "", raw)
+    found = names_in(text, label)
+    for kind, tag in (("LOC", "ns"), ("ORG", "nt")):
+        wanted = re.findall(rf"(\S+)/{tag}(?=\s)", raw)
+        assert [text[a:b] for a, b, name in found if name == kind] == wanted
+
+    # Persons cover the words tagged nr, and a family name is joined with its given name and with no more.
+    persons = [text[a:b] for a, b, name in found if name == "PER"]
+    assert "".join(persons) == "".join(re.findall(r"(\S+)/nr(?=\s)", raw))
+    for name, count in {
+        "江泽民": 446,
+        "李鹏": 216,
+        "邓小平": 158,
+        "克林顿": 147,
+        "欧阳山尊": 3,
+        "柴可夫斯基": 4,
+    }.items():
+        assert persons.count(name) == count, name
+    assert "江" in persons  # a family name on its own: President Jiang
+    row = text.index("江泽民李鹏乔石朱镕基李瑞环刘华清")
+    inside = [text[a:b] for a, b, _ in found if row <= a < row + 16]
+    assert inside == ["江泽民", "李鹏", "乔石", "朱镕基", "李瑞环", "刘华清"]
+
+    # An inner label goes on with the kind before it, never across a sentence's end.
+    kinds = np.array([x[2:] for x in label.tolist()])
+    on = np.char.startswith(label, "I")
+    assert (kinds[1:][on[1:]] == kinds[:-1][on[1:]]).all()
+    assert not on[data["starts"][:-1]].any()
+
+
+def test_peoples_daily_is_as_its_card_says():
+    data = datasets.load("peoples_daily")
+    text, starts, paragraph = "".join(data["text"]), data["starts"], data["paragraph"]
+    assert (starts[0], starts[-1]) == (0, len(text))
+    sentences = [text[a:b] for a, b in itertools.pairwise(starts)]
+    assert min(map(len, sentences)) > 0
+    assert not re.search(r"[0-9A-Za-z]", text)
+    raw = original("peoples_daily").decode()
+    assert paragraph.max() + 1 == sum(bool(line.strip()) for line in raw.splitlines())
+    assert set(np.diff(paragraph).tolist()) == {0, 1}
+    same = paragraph[1:] == paragraph[:-1]  # within a paragraph, a sentence ends as a sentence does
+    assert all(re.search("[。！？][”’）》]*$", x) for x, goes_on in zip(sentences, same, strict=False) if goes_on)
+    assert not any(re.search("[。！？][^”’）》。！？]", x) for x in sentences)
+    # Datelines go through January in order.
+    days = re.findall("新华社北京１月([０-９]+)日电", text)
+    numbers = np.array([int(day) for day in days])
+    assert len(numbers) > 200
+    assert np.corrcoef(numbers, np.arange(len(numbers)))[0, 1] > 0.98
 
 
 def test_chickenpox(shelf, server):

@@ -500,6 +500,41 @@ def _movie_reviews(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     return {"text": np.array(sentence), "score": np.array(score, dtype=np.float64)}
 
 
+def _peoples_daily(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    text, labels, starts, paragraphs = [], [], [], []
+    lines = filter(str.strip, files["199801.txt"].decode("utf-8").split("\n"))
+    for paragraph, line in enumerate(lines):
+        words = [word.rpartition("/")[::2] for word in line.split()]  # (word, part of speech)
+        ended, given = True, 0
+        for k, (word, tag) in enumerate(words):
+            if ended and (word not in "”’）》" or not k):
+                starts.append(len(text))
+                paragraphs.append(paragraph)
+                ended = False
+            ended = ended or word in "。！？"
+            kind = {"nr": "PER", "ns": "LOC", "nt": "ORG"}.get(tag)
+            begun = given == k > 0  # a given name goes on where its family name began
+            if kind == "PER" and not begun and _family(words, k):
+                given = k + 1
+            inside = f"I-{kind}" if kind else "O"
+            text += word
+            labels += [inside if begun or not kind else f"B-{kind}"] + [inside] * (len(word) - 1)
+    return {
+        "text": np.array(text),
+        "label": np.array(labels),
+        "starts": np.array([*starts, len(text)]),
+        "paragraph": np.array(paragraphs),
+    }
+
+
+def _family(words: list[tuple[str, str]], k: int) -> bool:
+    """Whether the name at k is a family name and the next word its given name."""
+    after = [tag == "nr" for _, tag in words[k + 1 : k + 3]] + [False, False]
+    before = k > 0 and words[k - 1][1] == "nr"
+    length = len(words[k][0])
+    return after[0] and (length == 1 or (length == 2 and not before and not after[1]))
+
+
 _READERS = {
     "traffic": _traffic,
     "spoken_digits": _spoken_digits,
@@ -508,4 +543,5 @@ _READERS = {
     "shakespeare": _shakespeare,
     "sp500": _sp500,
     "movie_reviews": _movie_reviews,
+    "peoples_daily": _peoples_daily,
 }
