@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from lstm_lib.book import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews", "peoples_daily"]
+REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews", "chinese_reviews", "peoples_daily"]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -787,6 +787,44 @@ def test_movie_reviews_are_as_their_card_says():
     assert text[0].startswith("The Rock is destined to be the 21st Century's new ''Conan''")
 
 
+def chinese_reviews():
+    """The reviews as text, and whether each is positive."""
+    data = datasets.load("chinese_reviews")
+    text, starts = data["text"].tobytes(), data["starts"]
+    return [text[a:b].decode("utf-8") for a, b in itertools.pairwise(starts)], data["positive"]
+
+
+def test_chinese_reviews():
+    reviews, positive = chinese_reviews()
+
+    # Every line, by another reader: only blank lines and spaces at the ends are gone.
+    files = datasets.card("chinese_reviews").files
+    lines = []
+    for k, file in enumerate(files):
+        with io.TextIOWrapper(io.BytesIO(original("chinese_reviews", k)), encoding="utf-8", newline="\n") as whole:
+            lines += [(line.strip(), file.name == "pos.txt") for line in whole]
+    assert [line for line in lines if line[0]] == list(zip(reviews, positive.tolist(), strict=True))
+
+    # The words of the tone agree with the files: very good, like; disappointed, rubbish.
+    for word, least, most in (("很好", 0.75, 1), ("喜欢", 0.6, 1), ("失望", 0, 0.25), ("垃圾", 0, 0.25)):
+        found = positive[[word in review for review in reviews]]
+        assert len(found) > 200
+        assert least < found.mean() < most
+
+
+def test_chinese_reviews_are_as_their_card_says():
+    reviews, positive = chinese_reviews()
+    assert (len(reviews), positive.sum(), (~positive).sum()) == (35_123, 16_548, 18_575)
+    assert not positive[:18_575].any()
+    copies = collections.Counter(reviews)
+    assert (len(copies), sum(n == 1 for n in copies.values())) == (17_410, 2786)
+    assert copies.most_common(1)[0][1] == 50
+    assert len(set(reviews[:18_575]) & set(reviews[18_575:])) == 47
+    lengths = sorted(map(len, reviews))
+    assert (lengths[0], lengths[-1], lengths[len(lengths) // 2]) == (1, 2876, 48)
+    characters = "".join(reviews)
+    assert sum("\u4e00" <= c <= "\u9fff" for c in characters) / len(characters) == pytest.approx(0.85, abs=0.005)
+    assert sum("酒店" in review for review in reviews) > 6000  # hotel
 def names_in(text, label):
     """(start, end, kind) of each name, read off the labels alone."""
     begins = np.flatnonzero(np.char.startswith(label, "B"))

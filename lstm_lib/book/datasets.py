@@ -500,6 +500,20 @@ def _movie_reviews(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     return {"text": np.array(sentence), "score": np.array(score, dtype=np.float64)}
 
 
+def _chinese_reviews(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    reviews, positive = [], []
+    for file in ("neg.txt", "pos.txt"):
+        stripped = [line.strip() for line in files[file].decode("utf-8").split("\n")]
+        lines = [line.encode("utf-8") for line in stripped if line]
+        reviews += lines
+        positive += [file == "pos.txt"] * len(lines)
+    return {
+        "text": np.frombuffer(b"".join(reviews), dtype=np.uint8).copy(),  # rows of equal width would take 400 MB
+        "starts": np.cumsum([0, *map(len, reviews)]).astype(np.int64),
+        "positive": np.array(positive),
+    }
+
+
 def _peoples_daily(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     text, labels, starts, paragraphs = [], [], [], []
     lines = filter(str.strip, files["199801.txt"].decode("utf-8").split("\n"))
@@ -543,5 +557,6 @@ _READERS = {
     "shakespeare": _shakespeare,
     "sp500": _sp500,
     "movie_reviews": _movie_reviews,
+    "chinese_reviews": _chinese_reviews,
     "peoples_daily": _peoples_daily,
 }
