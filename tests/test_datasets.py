@@ -1,7 +1,7 @@
 """Data: three roads, checksums, cards, and what the files really hold.
 
 The roads are tested with the real pip on an index of this test's own making, with a web server on this machine,
-and with processes of their own. The six sets that chapters use are then read a second time by other means and
+and with processes of their own. The seven sets that chapters use are then read a second time by other means and
 compared with facts published elsewhere; that needs the package index once, and shares the user's cache.
 """
 
@@ -14,6 +14,7 @@ import http.server
 import io
 import itertools
 import json
+import lzma
 import os
 import pathlib
 import subprocess
@@ -35,7 +36,7 @@ from hypothesis import strategies as st
 from lstm_lib.book import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews"]
+REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews", "chicago_l"]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -784,6 +785,43 @@ def test_movie_reviews_are_as_their_card_says():
     assert all(t == t.strip() and len(t.splitlines()) == 1 and "-" not in t for t in text)
     assert sum('"' in t for t in text) == 1
     assert text[0].startswith("The Rock is destined to be the 21st Century's new ''Conan''")
+
+
+def test_chicago_l():
+    data = datasets.load("chicago_l")
+    riders, station = data["riders"], data["station"].tolist()
+
+    # The first two rows as the documentation of R's modeldata prints them, for the day two weeks later.
+    assert str(data["date"][0]) == "2001-01-08"
+    assert station[:4] == ["Austin", "Quincy_Wells", "Belmont", "Archer_35th"]
+    assert np.round(riders[:2, :4], 2).tolist() == [[1.46, 8.37, 4.6, 2.01], [1.5, 8.35, 4.72, 2.09]]
+
+    # Another column of the same file holds the riders of Clark_Lake at the day of its row. Found by their bytes.
+    raw = lzma.decompress(original("chicago_l"))
+    clark = station.index("Clark_Lake")
+    start = raw.index(riders[:, clark].tobytes())
+    target = np.frombuffer(raw, count=len(riders), offset=start - (clark + 1) * riders[:, 0].nbytes)
+    np.testing.assert_array_equal(target[:-14], riders[14:, clark])
+
+    # Days that everybody knows: fewer ride at Christmas and on Sundays.
+    days = data["date"].astype(str)
+    christmas = np.char.endswith(days, "12-25")
+    assert christmas.sum() == 15
+    assert riders[christmas].mean() < 0.45 * riders.mean()
+    weekday = (data["date"].astype(int) + 3) % 7
+    assert (riders[weekday == 6].mean(0) < 0.7 * riders[weekday < 5].mean(0)).all()
+
+
+def test_chicago_l_is_as_its_card_says():
+    data = datasets.load("chicago_l")
+    date, riders, station = data["date"], data["riders"], data["station"].tolist()
+    assert (str(date[0]), str(date[-1]), len(date)) == ("2001-01-08", "2016-08-14", 5698)
+    assert (np.diff(date).astype(int) == 1).all()
+    assert np.isfinite(riders).all()
+    assert riders.min() == 0
+    assert len(set(station)) == riders.shape[1] == 20
+    zeros = dict(zip(station, (riders == 0).sum(0).tolist(), strict=True))
+    assert (zeros["Polk"], zeros["Quincy_Wells"], zeros["Washington_Wells"]) == (135, 23, 22)
 
 
 def test_chickenpox(shelf, server):

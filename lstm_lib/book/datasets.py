@@ -19,7 +19,10 @@ import hashlib
 import html
 import io
 import json
+import lzma
 import os
+import pickletools
+import re
 import subprocess
 import sys
 import tarfile
@@ -500,6 +503,22 @@ def _movie_reviews(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     return {"text": np.array(sentence), "score": np.array(score, dtype=np.float64)}
 
 
+def _chicago_l(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    # A pandas frame as a pickle. It is not unpickled, which could run anything: its opcodes are listed, and the first
+    # array and the texts are taken. That array has a row for each of 39 columns, of which the stations are 1 to 20.
+    opcodes = list(pickletools.genops(lzma.decompress(files["Chicago.pkl.compress"])))
+    first = next(value for opcode, value, _ in opcodes if opcode.name == "BYTEARRAY8")
+    texts = [value for opcode, value, _ in opcodes if opcode.name == "SHORT_BINUNICODE"]
+    days = [text for text in texts if re.fullmatch(r"\d{4}-\d\d-\d\d", text)]
+    stations = texts[texts.index("ridership") + 1 :][:20]
+    counts = np.frombuffer(first, dtype="<f8").reshape(39, len(days))[1:21]
+    return {
+        "date": np.array(days, dtype="datetime64[D]") - 14,  # the release's counts are of two weeks before
+        "riders": counts.T.astype(np.float64),
+        "station": np.array(stations),
+    }
+
+
 _READERS = {
     "traffic": _traffic,
     "spoken_digits": _spoken_digits,
@@ -508,4 +527,5 @@ _READERS = {
     "shakespeare": _shakespeare,
     "sp500": _sp500,
     "movie_reviews": _movie_reviews,
+    "chicago_l": _chicago_l,
 }
