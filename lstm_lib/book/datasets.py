@@ -504,8 +504,8 @@ def _movie_reviews(files: dict[str, bytes]) -> dict[str, np.ndarray]:
 
 
 def _chicago_l(files: dict[str, bytes]) -> dict[str, np.ndarray]:
-    # A pandas frame as a pickle. It is not unpickled, which could run anything: its opcodes are listed, and the first
-    # array and the texts are taken. That array has a row for each of 39 columns, of which the stations are 1 to 20.
+    # A pandas frame as a pickle. It is not unpickled, which could run anything: its opcodes are listed, and the
+    # first array and the texts are taken. That array has a row for each of 39 columns, the stations in 1 to 20.
     opcodes = list(pickletools.genops(lzma.decompress(files["Chicago.pkl.compress"])))
     first = next(value for opcode, value, _ in opcodes if opcode.name == "BYTEARRAY8")
     texts = [value for opcode, value, _ in opcodes if opcode.name == "SHORT_BINUNICODE"]
