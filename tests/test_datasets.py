@@ -14,6 +14,7 @@ import http.server
 import io
 import itertools
 import json
+import lzma
 import os
 import pathlib
 import re
@@ -36,7 +37,7 @@ from hypothesis import strategies as st
 from lstm_lib.book import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews", "chinese_reviews", "peoples_daily"]
+REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews", "chinese_reviews", "peoples_daily", "chicago_l"]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -886,6 +887,41 @@ def test_peoples_daily_is_as_its_card_says():
     numbers = np.array([int(day) for day in days])
     assert len(numbers) > 200
     assert np.corrcoef(numbers, np.arange(len(numbers)))[0, 1] > 0.98
+def test_chicago_l():
+    data = datasets.load("chicago_l")
+    riders, station = data["riders"], data["station"].tolist()
+
+    # The first two rows as the documentation of R's modeldata prints them, for the day two weeks later.
+    assert str(data["date"][0]) == "2001-01-08"
+    assert station[:4] == ["Austin", "Quincy_Wells", "Belmont", "Archer_35th"]
+    assert np.round(riders[:2, :4], 2).tolist() == [[1.46, 8.37, 4.6, 2.01], [1.5, 8.35, 4.72, 2.09]]
+
+    # Another column of the same file holds the riders of Clark_Lake at the day of its row. Found by their bytes.
+    raw = lzma.decompress(original("chicago_l"))
+    clark = station.index("Clark_Lake")
+    start = raw.index(riders[:, clark].tobytes())
+    target = np.frombuffer(raw, count=len(riders), offset=start - (clark + 1) * riders[:, 0].nbytes)
+    np.testing.assert_array_equal(target[:-14], riders[14:, clark])
+
+    # Days that everybody knows: fewer ride at Christmas and on Sundays.
+    days = data["date"].astype(str)
+    christmas = np.char.endswith(days, "12-25")
+    assert christmas.sum() == 15
+    assert riders[christmas].mean() < 0.45 * riders.mean()
+    weekday = (data["date"].astype(int) + 3) % 7
+    assert (riders[weekday == 6].mean(0) < 0.7 * riders[weekday < 5].mean(0)).all()
+
+
+def test_chicago_l_is_as_its_card_says():
+    data = datasets.load("chicago_l")
+    date, riders, station = data["date"], data["riders"], data["station"].tolist()
+    assert (str(date[0]), str(date[-1]), len(date)) == ("2001-01-08", "2016-08-14", 5698)
+    assert (np.diff(date).astype(int) == 1).all()
+    assert np.isfinite(riders).all()
+    assert riders.min() == 0
+    assert len(set(station)) == riders.shape[1] == 20
+    zeros = dict(zip(station, (riders == 0).sum(0).tolist(), strict=True))
+    assert (zeros["Polk"], zeros["Quincy_Wells"], zeros["Washington_Wells"]) == (135, 23, 22)
 
 
 def test_chickenpox(shelf, server):

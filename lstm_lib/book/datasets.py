@@ -19,7 +19,10 @@ import hashlib
 import html
 import io
 import json
+import lzma
 import os
+import pickletools
+import re
 import subprocess
 import sys
 import tarfile
@@ -549,6 +552,22 @@ def _family(words: list[tuple[str, str]], k: int) -> bool:
     return after[0] and (length == 1 or (length == 2 and not before and not after[1]))
 
 
+def _chicago_l(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    # A pandas frame as a pickle. It is not unpickled, which could run anything: its opcodes are listed, and the
+    # first array and the texts are taken. That array has a row for each of 39 columns, the stations in 1 to 20.
+    opcodes = list(pickletools.genops(lzma.decompress(files["Chicago.pkl.compress"])))
+    first = next(value for opcode, value, _ in opcodes if opcode.name == "BYTEARRAY8")
+    texts = [value for opcode, value, _ in opcodes if opcode.name == "SHORT_BINUNICODE"]
+    days = [text for text in texts if re.fullmatch(r"\d{4}-\d\d-\d\d", text)]
+    stations = texts[texts.index("ridership") + 1 :][:20]
+    counts = np.frombuffer(first, dtype="<f8").reshape(39, len(days))[1:21]
+    return {
+        "date": np.array(days, dtype="datetime64[D]") - 14,  # the release's counts are of two weeks before
+        "riders": counts.T.astype(np.float64),
+        "station": np.array(stations),
+    }
+
+
 _READERS = {
     "traffic": _traffic,
     "spoken_digits": _spoken_digits,
@@ -559,4 +578,5 @@ _READERS = {
     "movie_reviews": _movie_reviews,
     "chinese_reviews": _chinese_reviews,
     "peoples_daily": _peoples_daily,
+    "chicago_l": _chicago_l,
 }
