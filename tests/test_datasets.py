@@ -37,7 +37,17 @@ from hypothesis import strategies as st
 from lstm_lib.book import datasets
 
 CONTENT = bytes(range(256)) * 40  # what the test's own data sets hold
-REAL = ["traffic", "spoken_digits", "mnist_5k", "shakespeare", "sp500", "movie_reviews", "chinese_reviews", "peoples_daily", "chicago_l"]
+REAL = [
+    "traffic",
+    "spoken_digits",
+    "mnist_5k",
+    "shakespeare",
+    "sp500",
+    "movie_reviews",
+    "chinese_reviews",
+    "peoples_daily",
+    "chicago_l",
+]
 CARD = """
     [{name}]
     title = "Title of {name}"
@@ -826,6 +836,8 @@ def test_chinese_reviews_are_as_their_card_says():
     characters = "".join(reviews)
     assert sum("\u4e00" <= c <= "\u9fff" for c in characters) / len(characters) == pytest.approx(0.85, abs=0.005)
     assert sum("酒店" in review for review in reviews) > 6000  # hotel
+
+
 def names_in(text, label):
     """(start, end, kind) of each name, read off the labels alone."""
     begins = np.flatnonzero(np.char.startswith(label, "B"))
@@ -887,6 +899,8 @@ def test_peoples_daily_is_as_its_card_says():
     numbers = np.array([int(day) for day in days])
     assert len(numbers) > 200
     assert np.corrcoef(numbers, np.arange(len(numbers)))[0, 1] > 0.98
+
+
 def test_chicago_l():
     data = datasets.load("chicago_l")
     riders, station = data["riders"], data["station"].tolist()
