@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lstm_lib.attention import length_mask
 from lstm_lib.checks import whole
 
 __all__ = ["CRF"]
@@ -84,8 +85,7 @@ class CRF(nn.Module):
             if mask is None:
                 mask = torch.zeros(shape, dtype=torch.bool)
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-                came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-                raise TypeError(f"{name} must be a Tensor of torch.bool, got {came}")
+                raise TypeError(f"{name} must be a Tensor of torch.bool, got {_kind(mask)}")
             if mask.shape != shape:
                 raise ValueError(f"{name} must have the shape {shape}, got {tuple(mask.shape)}")
             self.register_buffer(name, mask.clone())
@@ -119,8 +119,7 @@ class CRF(nn.Module):
         """
         valid = self._check(scores, lengths)
         if not isinstance(tags, Tensor) or tags.dtype != torch.long:
-            came = tags.dtype if isinstance(tags, Tensor) else type(tags).__name__
-            raise TypeError(f"tags must be a Tensor of torch.long, got {came}")
+            raise TypeError(f"tags must be a Tensor of torch.long, got {_kind(tags)}")
         if tags.shape != scores.shape[:2]:
             raise ValueError(f"tags must be {tuple(scores.shape[:2])} as scores are, got {tuple(tags.shape)}")
         y = tags.masked_fill(~valid, 0)
@@ -230,8 +229,11 @@ class CRF(nn.Module):
         if lengths is None:
             return torch.ones(batch, seq_len, dtype=torch.bool, device=scores.device)
         if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            came = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-            raise TypeError(f"lengths must be a Tensor of whole numbers, got {came}")
+            raise TypeError(f"lengths must be a Tensor of whole numbers, got {_kind(lengths)}")
         if lengths.shape != (batch,) or not 1 <= lengths.min() <= lengths.max() <= seq_len:
             raise ValueError(f"lengths must be ({batch},), from 1 to {seq_len}, got {lengths.tolist()}")
-        return torch.arange(seq_len, device=scores.device) < lengths.to(scores.device)[:, None]
+        return length_mask(lengths.to(scores.device), seq_len)
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
