@@ -285,13 +285,14 @@ def test_no_network(shelf, server):
     (shelf.index / "tiny-1.0-py3-none-any.whl").unlink()
     with pytest.raises(datasets.DatasetError) as error:
         datasets.load("tiny")
+    assert type(error.value) is datasets.DatasetError  # the book needs a package index, and promises no more
     check_ways_out(shelf, error, "tiny", "data/tiny.bin in tiny-1.0-py3-none-any.whl (Python package index)")
     assert "No matching distribution" in str(error.value)
 
     server.shutdown()
     server.server_close()  # its port refuses from now on
     shelf.add("web", f'commit = "{server.url}"')
-    with pytest.raises(datasets.DatasetError) as error:
+    with pytest.raises(datasets.DatasetUnreachable) as error:
         datasets.load("web")
     check_ways_out(shelf, error, "web", f"{server.url}data/tiny.bin")
     shelf.put_in_cache("web/tiny.bin")  # another machine's cache

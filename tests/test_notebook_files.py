@@ -125,6 +125,26 @@ def test_every_figure_says_what_it_drew(nb):
                 assert len(json.dumps(output.data[DESCRIPTION])) < 8000, cell.source
 
 
+def names(tree, context) -> set[str]:
+    """The names that code reads (ast.Load) or sets (ast.Store)."""
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
+
+
+def test_a_figure_of_what_a_trained_cell_made_is_tagged_as_that_cell_is(nb):
+    """Training makes other digits of another processor's last bits, which an untagged figure may not have."""
+    trained = set()
+    for cell in code(nb):
+        tree = ast.parse(cell.source)
+        if "nbval-ignore-output" in tags(cell):
+            for statement in tree.body:
+                if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+                    trained |= names(statement, ast.Store)
+        elif any(DESCRIPTION in output.get("data", {}) for output in cell.outputs):
+            parameters = {one.arg for one in ast.walk(tree) if isinstance(one, ast.arg)}
+            drawn = names(tree, ast.Load) - names(tree, ast.Store) - parameters
+            assert not drawn & trained, cell.source
+
+
 def test_evidence_stands_for_every_claim_of_a_chapter():
     claims.audit({chapter: claims.from_notebook(notebook(chapter)) for chapter in BOOK})
 

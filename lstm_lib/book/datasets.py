@@ -41,13 +41,27 @@ import numpy as np
 
 from lstm_lib.files import write
 
-__all__ = ["Card", "DatasetError", "File", "Package", "cache_folder", "card", "load", "names"]
+__all__ = [
+    "Card",
+    "DatasetError",
+    "DatasetUnreachable",
+    "File",
+    "Package",
+    "cache_folder",
+    "card",
+    "load",
+    "names",
+]
 
 _REGISTRY = Path(__file__).with_suffix(".toml")
 
 
 class DatasetError(OSError):
     """No road gives a data file as it should be; the message says which file, from where, and what to do."""
+
+
+class DatasetUnreachable(DatasetError):
+    """The website of the file's pinned commit does not answer here; a package index would not do."""
 
 
 # --- cards ----------------------------------------------------------------------------------------
@@ -301,7 +315,8 @@ def _fetch(card: Card, file: File, origin: Callable[[File], bytes]) -> tuple[byt
             raise OSError(f"wrong checksum: {len(data):,} bytes with SHA-256 {got}")
     except OSError as error:
         tried.append(textwrap.indent(str(error), " " * 8))
-        raise DatasetError(_ways_out(card, file, cached, tried)) from error
+        kind = DatasetUnreachable if isinstance(error, ConnectionError) else DatasetError
+        raise kind(_ways_out(card, file, cached, tried)) from error
     try:
         write(cached, data)
     except OSError as error:  # a mirror does as well as a cache
@@ -348,8 +363,13 @@ def _origin(card: Card) -> Callable[[File], bytes]:
 
 
 def _download(url: str) -> bytes:
-    stream = io.BytesIO()
-    _pooch().HTTPDownloader(timeout=30)(url, stream, None)
+    pooch, stream = _pooch(), io.BytesIO()
+    import requests  # which pooch downloads with
+
+    try:
+        pooch.HTTPDownloader(timeout=30)(url, stream, None)
+    except (requests.ConnectionError, requests.Timeout) as error:  # neither is one of Python's ConnectionErrors
+        raise ConnectionError(str(error)) from error
     return stream.getvalue()
 
 
