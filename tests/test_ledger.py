@@ -63,6 +63,7 @@ def book(tmp_path) -> Path:
             for directive in ("claims-count", "claims-filter", "claims-ledger", "run-times", "bibliography")
         )
     )
+    (tmp_path / "article.md").write_text("---\norphan: true\n---\n\n# Article\n\n```{article}\n```\n")
     return tmp_path
 
 
@@ -103,6 +104,31 @@ def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
     for one in evidence:
         assert f"notebooks/{one.chapter}.html#{one.anchor}" in text.links
         assert one.measured in text.words
+
+
+def test_the_article_is_shown_whole_and_in_its_own_order(book):
+    built, said = build(book)
+    assert built, said
+    soup = BeautifulSoup((book / "out" / "article.html").read_text(), "html.parser")
+    rows = {row.a.text: row for row in soup.select("tbody tr")}
+    of_the_article = [claim for claim in registry().values() if claim.source.startswith("article")]
+    section = {claim.id: [int(n) for n in re.findall(r"\d", claim.source)] for claim in of_the_article}
+    assert list(rows) == sorted(section, key=section.get)
+    assert [a["href"] for a in soup.select(".claim-strip a")] == [
+        f"book/claims.html#{name.lower()}" for name in rows
+    ]
+    tested = {one.claim for name in chapters() for one in from_notebook(notebook(name))}
+    for claim in of_the_article:
+        _, statement, found = (" ".join(cell.text.replace("’", "'").split()) for cell in rows[claim.id]("td"))
+        assert statement == claim.statement
+        words = claim.verdict.replace("true when", "true when …") if claim.id in tested else "not yet tested"
+        if claim.verdict == "not testable":
+            words = claim.verdict
+        assert found.startswith(words)
+        assert found.endswith(claim.note) or words == "not yet tested"
+    told = soup.select_one(".claim-strip").find_next("p").text
+    first, *numbers = (int(n) for n in re.findall(r"\d+", told))
+    assert first == sum(numbers) == len(of_the_article)
 
 
 def test_the_filters_of_the_ledger_know_each_claim(book):

@@ -1,10 +1,10 @@
 """The pages that a build makes from what was measured: the ledger of claims, and the run times.
 
-Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}` and `{run-times}`; and a role, `{measured}`, for
-a single measure in a text. Evidence comes from the outputs of the committed notebooks and from the recorded runs
-in `results/`; a claim without its evidence, or a bound that fails, ends the build. What was seen to break a claim
-(`results/mutants/`) goes into the ledger, and into the claim's box in its chapter, whose committed outputs know
-nothing of it.
+Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}`, `{article}` and `{run-times}`; and a role,
+`{measured}`, for a single measure in a text. Evidence comes from the outputs of the committed notebooks and from
+the recorded runs in `results/`; a claim without its evidence, or a bound that fails, ends the build. What was seen
+to break a claim (`results/mutants/`) goes into the ledger, and into the claim's box in its chapter, whose
+committed outputs know nothing of it.
 """
 
 from __future__ import annotations
@@ -294,6 +294,36 @@ class Ledger(Directive):
         return [*lines, "::::", ""]
 
 
+class Article(Directive):
+    """The sentences of the source article in its own order, each with its verdict: first a strip, then tables."""
+
+    def text(self) -> list[str]:
+        tested = {one.claim for found in page_evidence().values() for one in found}
+        entries = [claim for claim in claims.registry().values() if claim.source.startswith("article")]
+        entries.sort(key=lambda claim: claim.source.split(", ")[1])  # by section; within one, as registered
+        kinds = {claim.id: verdict(claim, tested) for claim in entries}
+        uri = self.env.app.builder.get_relative_uri(self.env.docname, "book/claims")
+        squares = [
+            f'<a class="claim-verdict claim-{kind}" href="{uri}#{name.lower()}" '
+            f'title="{name}: {VERDICTS[kind]}">{name[1:]}</a>'
+            for name, kind in kinds.items()
+        ]
+        number = Counter(kinds.values())
+        told = [f"{number[kind]} {words}" for kind, words in VERDICTS.items() if number[kind]]
+        lines = [f'<p class="claim-strip">{"".join(squares)}</p>', ""]
+        lines += [f"Of {len(entries)} sentences: {', '.join(told)}.", ""]
+        for heading, some in groupby(entries, key=group):
+            lines += [heading.replace("The article, s", "## S"), ""]
+            lines += ["| | The article says | What came out |", "|---|---|---|"]
+            for claim in some:
+                kind = kinds[claim.id]
+                badge = f'<span class="claim-verdict claim-{kind}">{VERDICTS[kind]}</span>'
+                link = f'<a href="{uri}#{claim.id.lower()}">{claim.id}</a>'
+                lines += [f"| {link} | {claim.statement} | {badge} {claim.note if kind != 'open' else ''} |"]
+            lines += [""]
+        return lines
+
+
 class Measured(SphinxRole):
     """``{measured}`chapter#words of an anchor```: what a measure (or its median) came to in the published run,
     a link to its box."""
@@ -349,6 +379,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("claims-count", Count)
     app.add_directive("claims-filter", Filters)
     app.add_directive("claims-ledger", Ledger)
+    app.add_directive("article", Article)
     app.add_directive("run-times", RunTimes)
     app.add_role("measured", Measured())
     app.connect("doctree-read", into_boxes)
