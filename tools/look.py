@@ -53,6 +53,21 @@ def serve(folder: Path) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
+def browser() -> str | None:
+    """The path of Chromium or Chrome: the one that CHROMIUM names, or the first that is found."""
+    named = os.environ.get("CHROMIUM")
+    return shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def flags() -> list[str]:
+    """What a browser is started with: nothing that asks the network by itself."""
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        quiet.append("--no-sandbox")  # Chromium refuses its sandbox to root
+    return quiet
+
+
 def tools():
     """Playwright's entry point, the text of axe-core, the browser's path; or leave with what is missing."""
     try:
@@ -62,15 +77,13 @@ def tools():
         sys.exit(
             f"make look: {error.name} is not installed: {sys.executable} -m pip install -r requirements-look.txt"
         )
-    named = os.environ.get("CHROMIUM")
-    browser = shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+    if (path := browser()) is None:
         sys.exit(
-            f"make look: no browser found (looked for {named or ', '.join(BROWSERS)}): install Chromium or "
-            "Chrome, or set CHROMIUM to its path"
+            f"make look: no browser found (looked for {os.environ.get('CHROMIUM') or ', '.join(BROWSERS)}): "
+            "install Chromium or Chrome, or set CHROMIUM to its path"
         )
     axe = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-    return async_playwright, axe, browser
+    return async_playwright, axe, path
 
 
 class Look:
@@ -197,19 +210,9 @@ def having(folder: Path, names: list[str], text: str) -> str | None:
 
 async def look_at(names: list[str], html: Path, out: Path | None, jobs: int, whole: bool) -> Look:
     """Look at pages, several at a time; at the whole book's search, tips and switches too."""
-    async_playwright, axe, browser = tools()
-    flags = [
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        flags.append("--no-sandbox")  # Chromium refuses its sandbox to root
+    async_playwright, axe, path = tools()
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=browser, args=flags)
+        chromium = await playwright.chromium.launch(executable_path=path, args=flags())
         look = Look(chromium, serve(html), axe)
         turn = asyncio.Semaphore(jobs)
 
