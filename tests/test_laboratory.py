@@ -414,8 +414,8 @@ def test_a_link_that_says_nothing_changes_nothing(open_page, page, place):
     assert open_page(place).evaluate("laboratory.gates.state") == page.evaluate("laboratory.gates.state")
 
 
-def test_a_keystroke_is_answered_at_once(page):
-    page.get_by_role("group", name="f forget gate").get_by_label("bias").focus()
+def answer_time(page):
+    """Milliseconds from a key to the next picture, the median of 21; whatever has the focus gets the keys."""
     page.evaluate("""() => {
       globalThis.answered = [];
       addEventListener("keydown", event => {
@@ -427,4 +427,194 @@ def test_a_keystroke_is_answered_at_once(page):
         page.keyboard.press("ArrowLeft")
         page.wait_for_timeout(30)
     page.wait_for_function("answered.length === 21")
-    assert statistics.median(page.evaluate("answered")) < 50
+    return statistics.median(page.evaluate("answered"))
+
+
+def test_a_keystroke_is_answered_at_once(page):
+    page.get_by_role("group", name="f forget gate").get_by_label("bias").focus()
+    assert answer_time(page) < 50
+
+
+# The gradient explorer
+
+
+def explore(page, **state):
+    """The curves at a state; those at which it begins, for what is not named."""
+    page.evaluate(
+        "state => { Object.assign(laboratory.gradient.state, state); laboratory.gradient.update(); }", state
+    )
+    return {name: torch.tensor(values) for name, values in page.evaluate("laboratory.gradient.curves").items()}
+
+
+def test_the_lines_are_those_of_autograd(page):
+    curves = explore(page, bias=2.0, length=30, scale=1.5, seed=4)
+    weights, x = page.evaluate("""() => {
+      const { net, xs } = laboratory.gradient;
+      return [["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(name => [...net.p[name]]), xs.map(x => [...x])];
+    }""")
+    layer = nn.LSTM(4, 16).double().requires_grad_(False)
+    for value, numbers in zip(layer.parameters(), weights, strict=True):
+        value.copy_(torch.tensor(numbers).view_as(value))
+    assert (layer.bias_ih_l0 + layer.bias_hh_l0)[16:32].tolist() == [2.0] * 16
+    x = torch.tensor(x, dtype=torch.float64)
+    assert x.shape == (30, 4)
+    norms = torch.autograd.functional.jacobian(lambda x: layer(x)[0][-1], x).square().sum((0, 2)).sqrt().flip(0)
+    torch.testing.assert_close(curves["whole"].double(), norms / norms[0], rtol=1e-5, atol=0)
+    h = torch.cat([torch.zeros(1, 16), layer(x)[0][:-1]]).double()
+    a = x @ layer.weight_ih_l0.T + layer.bias_ih_l0 + h @ layer.weight_hh_l0.T + layer.bias_hh_l0
+    direct = torch.sigmoid(a[1:, 16:32]).flip(0).cumprod(0).mean(1)
+    torch.testing.assert_close(curves["direct"][1:].double(), direct, rtol=1e-5, atol=0)
+    formula = torch.sigmoid(torch.tensor(2.0)) ** torch.arange(30)
+    torch.testing.assert_close(curves["formula"], formula, rtol=1e-5, atol=0)
+
+
+def test_what_is_read_off_the_lines(page):
+    bias = page.locator("#lab-gradient").get_by_label("Forget bias b")
+    bias.fill("3")
+    shown = page.locator("#lab-gradient table tbody tr").all_inner_texts()
+    value = page.evaluate("laboratory.gradient.curves.whole[50]")
+    assert shown[0].split("\t")[1:] == [f"{value:.3g}", str(below_half(page, "whole"))]
+    assert f"{math.log(2) / math.log1p(math.exp(-3)):.1f} steps" in page.locator("#lab-gradient").inner_text()
+    page.wait_for_function("location.hash === '#gradient=3,60,1,50,0'")
+
+
+def below_half(page, line):
+    return page.evaluate(f"laboratory.gradient.curves.{line}.findIndex(v => v < 0.5)")
+
+
+def test_the_gradient_s_experiments_come_out(page):
+    assert explore(page, bias=0)["whole"][50] < 1e-9
+    at_three = explore(page, bias=3)
+    assert at_three["whole"][50] > 0.08
+    assert at_three["whole"][50] > 2 * at_three["direct"][50]
+    cut = explore(page, scale=0)
+    assert (cut["whole"] / cut["direct"])[5:].log().abs().max() < math.log(2)
+    burst = [explore(page, bias=0, scale=8, seed=seed)["whole"] for seed in range(5)]
+    assert burst[0][50] > 10
+    assert min(whole[50] for whole in burst) < 0.1
+
+
+def test_a_keystroke_in_the_explorer_is_answered_at_once(page):
+    explore(page, length=100)
+    page.locator("#lab-gradient").get_by_label("Forget bias b").focus()
+    assert answer_time(page) < 50
+
+
+# Train one
+
+
+def test_tasks_are_as_described_and_chance_is_their_best_guess(page):
+    made = page.evaluate("""() => Object.fromEntries(Object.entries(laboratory.TASKS).map(([name, task]) => {
+      const random = lstm.uniform(7);
+      return [name, { chance: task.chance, count: task.answers(21),
+        made: Array.from({ length: 2000 }, () => task.make(21, random)) }];
+    }))""")
+    for name, task in made.items():
+        x = torch.tensor([one["xs"] for one in task["made"]])
+        y = [[v for v in one["ys"] if v is not None] for one in task["made"]]
+        assert {len(one) for one in y} == {task["count"]}
+        assert task["made"][0]["ys"][-1] is not None
+        y = torch.tensor(y)
+        if name == "adding":
+            assert ((x[..., 1] == 1).sum(1) == 2).all()
+            assert (x[:, :10, 1].sum(1) == 1).all()
+            torch.testing.assert_close((x[..., 0] * x[..., 1]).sum(1), y[:, 0])
+        elif name == "latch":
+            assert torch.equal(x[:, 0, 0], y[:, 0])
+            assert not x[:, 1:, 0].any()
+            assert abs(x[..., 1].std() - 1) < 0.03
+        else:
+            assert torch.equal(x[:, :-5, 0], y)
+        assert (y - y.mean()).square().mean() == pytest.approx(task["chance"], rel=0.06)
+
+
+def set_up(page, **state):
+    """A fresh training with these settings, by the address."""
+    at_first = {"task": 1, "unit": 0, "units": 16, "length": 20, "bias": 1, "rate": 2, "clip": 1, "seed": 0}
+    page.evaluate(
+        "place => { location.hash = place; }", f"#train={','.join(map(str, (at_first | state).values()))}"
+    )
+    page.wait_for_function("n => laboratory.train[0].state.seed === n", arg=state.get("seed", 0))
+
+
+def losses(page, steps):
+    return page.evaluate(
+        """steps => {
+          const { made } = laboratory.train[0];
+          while (made.losses.length < steps) made.pieces.next();
+          return made.losses;
+        }""",
+        steps,
+    )
+
+
+@pytest.mark.parametrize("task", range(3))
+def test_a_hundred_steps_in_the_page_are_pytorchs(page, task):
+    """The same weights and sequences, drawn in the page, and the same clipping and Adam, by PyTorch."""
+    unit = list(UNITS)[task]
+    settings = {"task": task, "unit": task, "units": 6, "length": 10, "rate": 3, "clip": 0, "seed": 5}
+    set_up(page, **settings)
+    drawn = page.evaluate(
+        """unit => {
+          const random = lstm.uniform(5), { task } = laboratory.train[0].made;
+          const net = lstm.network(unit, task.inputs, 6, random, 1);
+          const made = Array.from({ length: 1600 }, () => task.make(10, random));
+          return { p: Object.values(net.p).map(v => [...v]), xs: made.map(m => m.xs), ys: made.map(m => m.ys) };
+        }""",
+        unit,
+    )
+    x = torch.tensor(drawn["xs"], dtype=torch.float64).view(100, 16, 10, -1)
+    y = torch.tensor([[math.nan if v is None else v for v in ys] for ys in drawn["ys"]]).double().view(100, 16, 10)
+    net = Net(unit, x.shape[-1], 6)
+    with torch.no_grad():
+        for value, numbers in zip(net.parameters(), drawn["p"], strict=True):
+            value.copy_(torch.tensor(numbers, dtype=torch.float64).view_as(value))
+    optimizer, curve = torch.optim.Adam(net.parameters(), lr=0.03), []
+    for batch, answers in zip(x, y, strict=True):
+        scored = ~answers.isnan()
+        loss = mse_loss(net(batch)[scored], answers[scored])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+        optimizer.step()
+        curve.append(loss.item())
+    torch.testing.assert_close(torch.tensor(losses(page, 100)), torch.tensor(curve), rtol=0.01, atol=0)
+
+
+def test_start_pause_step_and_reset(page):
+    lab = page.locator("#lab-train")
+    set_up(page, units=4, length=8, seed=3)
+    lab.get_by_role("button", name="Step").click()
+    lab.get_by_role("button", name="Step").click()
+    assert page.evaluate("laboratory.train[0].made.losses.length") == 2
+    assert "2 steps" in lab.locator(".lab-counted").inner_text()
+    lab.get_by_role("button", name="Start").click()
+    page.wait_for_function("laboratory.train[0].made.losses.length > 20")
+    lab.get_by_role("button", name="Pause").click()
+    first = page.evaluate("laboratory.train[0].made.losses")
+    page.wait_for_timeout(200)
+    assert page.evaluate("laboratory.train[0].made.losses.length") == len(first)
+    lab.get_by_role("button", name="Reset").click()
+    assert page.evaluate("laboratory.train[0].made.losses") == []
+    assert losses(page, len(first)) == first
+    lab.get_by_label("Length").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("laboratory.train[0].state.length") == 9
+    assert page.evaluate("laboratory.train[0].made.losses") == []
+
+
+def test_training_never_blocks_the_page(page):
+    set_up(page, units=32, length=100)
+    page.locator("#lab-train").get_by_role("button", name="Start").click()
+    page.get_by_role("group", name="f forget gate").get_by_label("bias").focus()
+    assert answer_time(page) < 50
+    page.wait_for_function("laboratory.train[0].made.losses.length > 0")
+
+
+def test_two_stand_side_by_side(page, open_page):
+    page.get_by_role("button", name="Train another one beside it").click()
+    state = page.evaluate("laboratory.train.map(one => one.state)")
+    assert (state[1]["bias"], state[0] | {"bias": 0}) == (0, state[1])
+    page.locator(".lab-trainer").nth(1).get_by_label("Seed").fill("8")
+    page.wait_for_function("location.hash.includes('beside=')")
+    assert open_page(page.evaluate("location.hash")).evaluate("laboratory.train[1].state.seed") == 8

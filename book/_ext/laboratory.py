@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-SCRIPTS = ["lstm", "widgets", "gates"]
+SCRIPTS = ["lstm", "widgets", "gates", "gradient", "train"]
 """In the order in which they run: each needs those before it."""
 
 

@@ -19,6 +19,13 @@ function number(value, digits = 2) {
   return (value < 0 && Number(text) !== 0 ? "−" : "") + text;
 }
 
+// Few digits of a number of any size: 0.0312, 4.5 × 10⁻⁷.
+function scientific(value) {
+  if (value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1000)) return String(Number(value.toPrecision(3)));
+  const [digits, power] = value.toExponential(1).split("e");
+  return `${digits} × 10${[...power.replace("+", "")].map(c => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
+}
+
 let made = 0;
 const newId = () => `lab-${++made}`;
 
@@ -133,7 +140,7 @@ function chart({ height, ylabel }) {
     if (at !== undefined) parts.push(svg("path", { class: "lab-at", d: `M${X(at)} ${top}V${height - bottom}` }));
     for (const { y, words } of rules) {
       parts.push(svg("path", { class: "lab-rule", d: `M${left} ${Y(y)}H${width - right}` }),
-        svg("text", { x: width - right - 4, y: Y(y) - 5, "text-anchor": "end" }, words));
+        svg("text", { x: width - right - 4, y: Y(y) - 5, "text-anchor": "end", class: "lab-halo" }, words));
     }
     for (const { points, as } of lines) {
       const d = points.map(([px, py], k) => `${k ? "L" : "M"}${X(px).toFixed(1)} ${Y(py).toFixed(1)}`).join("");
@@ -175,6 +182,6 @@ const legend = entries => html("p", { class: "lab-legend" },
   ...entries.map(([as, words]) => html("span", {},
     svg("svg", { width: 28, height: 10, "aria-hidden": "true" }, svg("path", { class: `lab-line ${as}`, d: "M0 5H28" })), ` ${words}`)));
 
-globalThis.widgets = { html, svg, number, slider, choice, button, liveRegion, address, calm, onWidth, chart, legend };
+globalThis.widgets = { html, svg, number, scientific, slider, choice, button, liveRegion, address, calm, onWidth, chart, legend };
 globalThis.laboratory = {};      // what the laboratories hold, for the browser's console
 }
