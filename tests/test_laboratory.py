@@ -258,7 +258,7 @@ def test_a_hundred_steps_of_adam_lead_where_pytorchs_lead(page, unit):
 def test_random_numbers_follow_the_seed_and_their_distribution(page):
     draws = "const random = lstm.uniform(values.seed); return Array.from({ length: 20000 }, () => values.normal ? "
     draws += "lstm.normal(random) : random());"
-    even = torch.tensor(script(page, draws, seed=1, normal=False))
+    even = torch.tensor(script(page, draws, seed=1, normal=False), dtype=torch.float64)
     assert even.tolist() == script(page, draws, seed=1, normal=False)
     assert even.tolist() != script(page, draws, seed=2, normal=False)
     assert even.min() >= 0
@@ -439,7 +439,7 @@ def test_a_keystroke_is_answered_at_once(page):
 
 
 def explore(page, **state):
-    """The curves at a state; those at which it begins, for what is not named."""
+    """The curves at a state; what is not named stays as it is."""
     page.evaluate(
         "state => { Object.assign(laboratory.gradient.state, state); laboratory.gradient.update(); }", state
     )
@@ -488,7 +488,8 @@ def test_the_gradient_s_experiments_come_out(page):
     assert at_three["whole"][50] > 0.08
     assert at_three["whole"][50] > 2 * at_three["direct"][50]
     cut = explore(page, scale=0)
-    assert (cut["whole"] / cut["direct"])[5:].log().abs().max() < math.log(2)
+    below = (cut["whole"] / cut["direct"])[5:]  # side by side: the ratio hardly moves
+    assert 0.4 < below.min() <= below.max() < 0.8
     burst = [explore(page, bias=0, scale=8, seed=seed)["whole"] for seed in range(5)]
     assert burst[0][50] > 10
     assert min(whole[50] for whole in burst) < 0.1
@@ -510,11 +511,11 @@ def test_tasks_are_as_described_and_chance_is_their_best_guess(page):
         made: Array.from({ length: 2000 }, () => task.make(21, random)) }];
     }))""")
     for name, task in made.items():
-        x = torch.tensor([one["xs"] for one in task["made"]])
+        x = torch.tensor([one["xs"] for one in task["made"]], dtype=torch.float32)
         y = [[v for v in one["ys"] if v is not None] for one in task["made"]]
         assert {len(one) for one in y} == {task["count"]}
         assert task["made"][0]["ys"][-1] is not None
-        y = torch.tensor(y)
+        y = torch.tensor(y, dtype=torch.float32)
         if name == "adding":
             assert ((x[..., 1] == 1).sum(1) == 2).all()
             assert (x[:, :10, 1].sum(1) == 1).all()
@@ -524,7 +525,7 @@ def test_tasks_are_as_described_and_chance_is_their_best_guess(page):
             assert not x[:, 1:, 0].any()
             assert abs(x[..., 1].std() - 1) < 0.03
         else:
-            assert torch.equal(x[:, :-5, 0], y)
+            assert torch.equal(x[:, :-5, 0], y)  # 5 is a quarter of 21
         assert (y - y.mean()).square().mean() == pytest.approx(task["chance"], rel=0.06)
 
 
@@ -579,6 +580,21 @@ def test_a_hundred_steps_in_the_page_are_pytorchs(page, task):
         optimizer.step()
         curve.append(loss.item())
     torch.testing.assert_close(torch.tensor(losses(page, 100)), torch.tensor(curve), rtol=0.01, atol=0)
+
+
+def test_a_forget_bias_of_1_learns_the_latch_and_0_does_not(page):
+    """The first experiment of the text, with its numbers; the second at a third of its steps."""
+    set_up(page)
+    with_bias = page.evaluate("laboratory.train[0].made.lags[19]")
+    curve = losses(page, 100)
+    assert statistics.mean(curve[:10]) > 0.8
+    assert statistics.mean(curve[80:]) < 0.01
+    set_up(page, bias=0)
+    assert 0.01 < with_bias < 0.1
+    assert page.evaluate("laboratory.train[0].made.lags[19]") < 1e-4
+    assert statistics.mean(losses(page, 150)[100:]) > 0.9
+    set_up(page, length=60, bias=5)
+    assert statistics.mean(losses(page, 100)[80:]) < 0.01
 
 
 def test_start_pause_step_and_reset(page):

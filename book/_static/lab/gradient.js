@@ -29,8 +29,8 @@ function start(host) {
   }
 
   const picture = chart({ height: 320, ylabel: "Gradient, relative to lag 0" });
-  const LINES = [["whole", "lab-lstm", "all paths: ‖∂h_T/∂x_{T−k}‖"], ["direct", "lab-forget lab-dashed", "direct path: the product of the forget gates"],
-    ["formula", "lab-dotted", "σ(b)ᵏ, as if no gate listened"]];
+  const LINES = [["whole", "lab-lstm", "all paths"], ["direct", "lab-forget lab-dashed", "direct path: forget gates multiplied"],
+    ["formula", "lab-dotted", "σ(b)ᵏ: gates that do not listen"]];
   const cells = LINES.map(([name, , words]) => ({ name, words, value: html("td", {}), half: html("td", {}) }));
   const head = html("th", { scope: "col" });
   const table = html("table", { class: "lab-table" },
@@ -44,7 +44,7 @@ function start(host) {
   const sliders = {
     bias: part("bias", "Forget bias b", 0.1, v => number(v, 1)),
     length: part("length", "Length T", 1),
-    scale: part("scale", "Recurrent weights ×", 0.25, v => number(v, 2)),
+    scale: part("scale", "Weights on h ×", 0.25, v => number(v, 2)),
     lag: part("lag", "Lag to read off", 1),
   };
   const another = button("Another layer", () => { state.seed = (state.seed + 1) % 1000; update(); });
@@ -69,7 +69,6 @@ function start(host) {
     picture.draw({
       x: [0, state.length - 1], y: [Math.min(low, 0.1), Math.max(high, 1)], log: true, at: state.lag, xlabel: "lag k",
       lines: LINES.map(([name, as]) => ({ as, points: curves[name].map((v, k) => [k, v]) })),
-      rules: [{ y: 0.5, words: "" }],
       words: `Three falling or rising lines over the lag, on a logarithmic axis. ${told}`,
     });
     head.textContent = `at lag ${state.lag}`;
