@@ -40,9 +40,13 @@ def test_scripts_and_style_ask_nothing_of_the_network():
 
 def test_quantities_have_the_colours_of_the_figures():
     style = (LAB / "lab.css").read_text(encoding="utf-8")
-    named = dict(re.findall(r"--lab-(\w+): (#\w+);", style))
-    assert len(named) > 8
-    assert named == {name: COLOUR[name] for name in named}
+    light, dark = (dict(re.findall(r"--lab-(\w+): (#\w+);", block)) for block in style.split("}")[:2])
+    assert len(light) > 8
+    assert light == {name: COLOUR[name] for name in light}
+    brighter = {
+        name: [min(255, round(1.35 * int(c[k : k + 2], 16))) for k in (1, 3, 5)] for name, c in light.items()
+    }
+    assert dark == {name: "#{:02x}{:02x}{:02x}".format(*channels) for name, channels in brighter.items()}
 
 
 def test_only_a_page_with_a_laboratory_loads_it(tmp_path):
@@ -292,7 +296,7 @@ def presets(page):
         h, c = found[name] = by_pytorch(preset["w"], preset["x"])
         close(page.evaluate("laboratory.gates.steps.map(s => s.c[0])"), c, 1e-9)
         close(page.evaluate("laboratory.gates.steps.map(s => s.h[0])"), h, 1e-9)
-        assert page.locator("#lab-gates .lab-sentence").inner_text() == preset["says"]
+        assert page.locator("#lab-gates .lab-sentence").inner_text() == f"{preset['says']} {preset['here']}"
     return found
 
 
@@ -307,11 +311,12 @@ def test_presets_do_what_they_say(presets, page):
     assert 5.4 < math.log(2) / math.log1p(math.exp(-2)) < 5.5
     kept = c["forget"][3:] / c["forget"][3]
     assert kept[5] > 0.5 > kept[6]
+    assert torch.sigmoid(torch.tensor(20 * 0.75 - 15.0)) == 0.5
 
     ones = (x["count"] == 1).cumsum(0)
     assert ones[-1] == 8
     assert (c["count"] - 0.995 * ones).abs().max() < 0.02
-    assert abs(h["count"][ones == 8][0] - h["count"][ones == 4][0]) < 0.001
+    assert round((h["count"][ones == 8][0] - h["count"][ones == 4][0]).item(), 4) == 0.0007
     assert h["count"][ones >= 2].min() > 0.95
 
     wanted, n = [], 0
@@ -325,16 +330,20 @@ def test_presets_do_what_they_say(presets, page):
     for value, state in zip(x["latch"].tolist(), c["latch"].tolist(), strict=True):
         last = value if value else last
         assert abs(state - (last == 1)) < 0.03
-    assert (x["latch"] == 1).sum() > 2
+    again = [k for k in range(1, 12) if x["latch"][k] == 1 and c["latch"][k - 1] > 0.5]
+    assert len(again) == 2
+    assert all(0.005 < c["latch"][k] - c["latch"][k - 1] < 0.006 for k in again)
 
     asked, shown = x["show when asked"] == 1, h["show when asked"]
     assert (c["show when asked"][6:] - 2 * 0.995).abs().max() < 0.02
-    assert shown[asked].min() > 0.9
+    assert asked.nonzero().flatten().tolist() == [11, 18]
+    assert [round(value, 2) for value in shown[asked].tolist()] == [0.96, 0.96]
     assert shown[~asked].abs().max() < 0.001
 
     f = 1 / (1 + math.exp(-2))
     assert (round(1 - f, 2), round(f, 2)) == (0.12, 0.88)
     assert abs(c["average"][13] / math.tanh(1) - (1 - f**10)) < 1e-6
+    assert (round(c["average"][13].item(), 2), round(math.tanh(1), 2)) == (0.55, 0.76)
 
     assert abs(c["nothing set"][9] / c["nothing set"][8] - 0.5) < 1e-9
 
@@ -355,15 +364,24 @@ def test_the_experiments_on_the_page_come_out(page):
 
 
 def test_the_equations_hold_the_numbers_of_the_chosen_step(page):
-    page.get_by_role("button", name="count", exact=True).click()
-    page.get_by_label("Step", exact=True).fill("7")
-    shown = page.locator("#lab-gates .lab-filled").all_inner_texts()
-    assert len(shown) == 6
-    h, c = by_pytorch(*page.evaluate("[laboratory.gates.PRESETS.count.w, laboratory.gates.PRESETS.count.x]"))
-    assert shown[0] == f"= σ(20.00 × 1.00 + 0.00 × {h[5]:.2f} − 10.00) = σ(10.00) = 1.000"
-    assert shown[4].startswith(f"= 1.000 × {c[5]:.2f} + 1.000 × 1.00") or "0.99" in shown[4]
-    assert shown[4].endswith(f" = {c[6]:.3f}")
-    assert shown[5].endswith(f" = {h[6]:.3f}")
+    """Whoever reckons with the printed numbers gets the printed results, but for the last digit."""
+    page.get_by_role("button", name="latch", exact=True).click()
+    page.get_by_role("group", name="g candidate").get_by_label("weight on x").fill("-1.35")
+    h, c = by_pytorch(*page.evaluate("[laboratory.gates.state.w, laboratory.gates.state.x]"))
+    for t in (1, 3, 7, 13, 24):
+        page.get_by_label("Step", exact=True).fill(str(t))
+        shown = [
+            text.replace("−", "-").replace("×", "*").replace("σ", "sigmoid")
+            for text in page.locator("#lab-gates .lab-filled").all_inner_texts()
+        ]
+        assert len(shown) == 6
+        for text in shown:
+            *terms, result = text.removeprefix("= ").split(" = ")
+            for term in terms:
+                named = {"tanh": math.tanh, "sigmoid": lambda a: 1 / (1 + math.exp(-a))}
+                assert eval(term, named) == pytest.approx(float(result), abs=0.006), text
+        assert float(shown[4].rpartition("= ")[2]) == pytest.approx(c[t - 1].item(), abs=0.0006)
+        assert float(shown[5].rpartition("= ")[2]) == pytest.approx(h[t - 1].item(), abs=0.0006)
 
 
 def test_keys_move_a_slider_and_the_numbers_follow(page):
@@ -371,6 +389,8 @@ def test_keys_move_a_slider_and_the_numbers_follow(page):
     bias.focus()
     page.keyboard.press("ArrowLeft")
     assert bias.input_value() == "9.5"
+    says = page.locator("#lab-gates [role=status]").element_handle()
+    page.wait_for_function("e => e.textContent.startsWith('At step 24: cell state 0.9')", arg=says)
     _, c = by_pytorch(*page.evaluate("[laboratory.gates.state.w, laboratory.gates.state.x]"))
     page.get_by_label("Step", exact=True).focus()
     page.keyboard.press("End")
@@ -378,12 +398,16 @@ def test_keys_move_a_slider_and_the_numbers_follow(page):
     page.get_by_label("x at this step").focus()
     page.keyboard.press("Home")
     assert page.evaluate("laboratory.gates.state.x[23]") == -1
-    says = page.locator("#lab-gates [role=status]")
-    page.wait_for_function("e => e.textContent.startsWith('Step 24: x −1.00')", arg=says.element_handle())
+    page.wait_for_function("e => e.textContent.startsWith('Step 24: x −1.00')", arg=says)
+    page.get_by_text("All steps as a table").click()
+    last = page.locator(".lab-all tbody tr").last.inner_text().split()
+    assert last[:2] == ["24", "−1.00"]
+    assert last[6] == f"{c[-1]:.2f}"
 
 
 def test_a_stroke_draws_the_input(page):
     page.get_by_role("button", name="Clear the input").click()
+    page.locator(".lab-pen").scroll_into_view_if_needed()
     box = page.locator(".lab-pen").bounding_box()
     page.mouse.move(box["x"] + 35, box["y"] + 24)
     page.mouse.down()
@@ -393,9 +417,45 @@ def test_a_stroke_draws_the_input(page):
     drawn = page.evaluate("laboratory.gates.state.x")
     assert len(drawn) == 24
     assert min(drawn) > 0.9
+    page.get_by_role("button", name="Undo").click()
+    assert page.evaluate("laboratory.gates.state.x") == [0] * 24
+    page.locator(".lab-pen").scroll_into_view_if_needed()
+    box = page.locator(".lab-pen").bounding_box()
+    page.mouse.click(box["x"] + 60, box["y"] + 40, button="right")
+    assert page.evaluate("laboratory.gates.state.x") == [0] * 24
+    page.get_by_role("button", name="Undo").click()
+    assert page.evaluate("laboratory.gates.state.x[3]") == 1
+    assert page.get_by_role("button", name="Undo").is_disabled()
     box = page.locator(".lab-trace").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 30)
     assert page.evaluate("laboratory.gates.state.t") in (12, 13)
+
+
+def test_a_preset_leaves_the_input_when_told(page):
+    x = page.evaluate("laboratory.gates.state.x")
+    page.get_by_label("Presets leave my input as it is").check()
+    page.get_by_role("button", name="latch", exact=True).click()
+    preset = page.evaluate("laboratory.gates.PRESETS.latch")
+    assert page.evaluate("laboratory.gates.state.x") == x
+    assert page.evaluate("laboratory.gates.state.w") == preset["w"]
+    assert (
+        page.locator(".lab-sentence").inner_text() == preset["says"]
+    )  # and nothing on an input that is not there
+    page.get_by_role("group", name="o output gate").get_by_label("bias").fill("3")
+    assert page.locator(".lab-sentence").inner_text() == 'A cell of your own, begun from "latch".'
+
+
+def test_a_finger_draws_too(browser, file):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    page.goto(file)
+    pen = page.locator(".lab-pen")
+    pen.scroll_into_view_if_needed()
+    box = pen.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] - 12, box["y"] + 24 + 72 * 0.75)
+    assert page.evaluate("[laboratory.gates.state.t, laboratory.gates.state.x[23]]") == [24, pytest.approx(-0.5)]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
 
 
 def test_the_link_carries_the_state(page, open_page):
@@ -405,13 +465,21 @@ def test_the_link_carries_the_state(page, open_page):
     page.wait_for_function("location.hash.endsWith(';9')")
     state = page.evaluate("laboratory.gates.state")
     assert (state["w"][8], state["t"]) == (-1.25, 9)
-    again = open_page(page.evaluate("location.hash"))
-    assert again.evaluate("laboratory.gates.state") == state
+    place = page.evaluate("location.hash")
+    for link in (place, place.replace(",", "%2C").replace(";", "%3B")):
+        assert open_page(link).evaluate("laboratory.gates.state") == state
+    page.get_by_role("button", name="Copy the link").first.click()
+    page.wait_for_function(
+        "document.body.textContent.includes('Copied') || document.body.textContent.includes('bar')"
+    )
 
 
 @pytest.mark.parametrize("place", ["#gates=1,2;x;3", "#gates=;;", "#gates=<b>", "#one-cell", "#gates=NaN"])
 def test_a_link_that_says_nothing_changes_nothing(open_page, page, place):
-    assert open_page(place).evaluate("laboratory.gates.state") == page.evaluate("laboratory.gates.state")
+    other = open_page(place)
+    assert other.evaluate("laboratory.gates.state") == page.evaluate("laboratory.gates.state")
+    if "=" in place:
+        other.get_by_text("The link could not be read").wait_for(state="attached")
 
 
 def answer_time(page):
@@ -479,7 +547,7 @@ def test_what_is_read_off_the_lines(page):
 
 
 def below_half(page, line):
-    return page.evaluate(f"laboratory.gradient.curves.{line}.findIndex(v => v < 0.5)")
+    return page.evaluate(f"laboratory.gradient.curves.{line}.findIndex(v => v <= 0.5)")
 
 
 def test_the_gradient_s_experiments_come_out(page):
@@ -490,9 +558,9 @@ def test_the_gradient_s_experiments_come_out(page):
     cut = explore(page, scale=0)
     below = (cut["whole"] / cut["direct"])[5:]  # side by side: the ratio hardly moves
     assert 0.4 < below.min() <= below.max() < 0.8
-    burst = [explore(page, bias=0, scale=8, seed=seed)["whole"] for seed in range(5)]
-    assert burst[0][50] > 10
-    assert min(whole[50] for whole in burst) < 0.1
+    burst = [explore(page, bias=0, scale=8, seed=seed)["whole"][50] for seed in range(10)]
+    assert burst[0] > 10
+    assert sum(value < 1 for value in burst) > 5
 
 
 def test_a_keystroke_in_the_explorer_is_answered_at_once(page):
@@ -631,6 +699,6 @@ def test_two_stand_side_by_side(page, open_page):
     page.get_by_role("button", name="Train another one beside it").click()
     state = page.evaluate("laboratory.train.map(one => one.state)")
     assert (state[1]["bias"], state[0] | {"bias": 0}) == (0, state[1])
-    page.locator(".lab-trainer").nth(1).get_by_label("Seed").fill("8")
+    page.get_by_role("group", name="Second network").get_by_label("Seed").fill("8")
     page.wait_for_function("location.hash.includes('beside=')")
     assert open_page(page.evaluate("location.hash")).evaluate("laboratory.train[1].state.seed") == 8

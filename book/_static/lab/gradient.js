@@ -34,7 +34,7 @@ function start(host) {
   const cells = LINES.map(([name, , words]) => ({ name, words, value: html("td", {}), half: html("td", {}) }));
   const head = html("th", { scope: "col" });
   const table = html("table", { class: "lab-table" },
-    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "path"), head, html("th", { scope: "col" }, "below ½ from lag"))),
+    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "path"), head, html("th", { scope: "col" }, "½ or less from lag"))),
     html("tbody", {}, ...cells.map(c => html("tr", {}, html("th", { scope: "row" }, c.words), c.value, c.half))));
 
   const part = (name, label, step, show) => slider({
@@ -52,8 +52,8 @@ function start(host) {
   const live = liveRegion(), halfLife = html("p", {});
 
   const written = () => Object.values(state).map(v => +v.toFixed(2)).join(",");
-  function restore() {
-    const found = address.numbers(address.read("gradient"), Object.values(LIMITS));
+  function restore(text) {
+    const found = address.numbers(text, Object.values(LIMITS));
     if (!found) return false;
     Object.keys(state).forEach((name, k) => { state[name] = "length lag seed".includes(name) ? Math.round(found[k]) : found[k]; });
     return true;
@@ -63,7 +63,7 @@ function start(host) {
     state.lag = Math.min(state.lag, state.length - 1);
     compute();
     const all = Object.values(curves).flat().filter(v => v > 0);
-    const low = 10 ** Math.max(-18, Math.floor(Math.log10(Math.min(...all)))), high = 10 ** Math.ceil(Math.log10(Math.max(...all)) + 1e-9);
+    const low = 10 ** Math.floor(Math.log10(Math.min(...all))), high = 10 ** Math.ceil(Math.log10(Math.max(...all)) + 1e-9);
     const life = Math.LN2 / Math.log1p(Math.exp(-state.bias));
     const told = `At lag ${state.lag} the gradient is ${scientific(curves.whole[state.lag])} of that at lag 0, on the direct path ${scientific(curves.direct[state.lag])}.`;
     picture.draw({
@@ -73,24 +73,24 @@ function start(host) {
     });
     head.textContent = `at lag ${state.lag}`;
     for (const { name, value, half } of cells) {
-      const first = curves[name].findIndex(v => v < 0.5);
+      const first = curves[name].findIndex(v => v <= 0.5 + 1e-12);
       value.textContent = scientific(curves[name][state.lag]);
       half.textContent = first < 0 ? `not in ${state.length}` : first;
     }
     halfLife.textContent = `Half-life by the formula, ln 2 / ln(1 + e⁻ᵇ): ${number(life, life < 100 ? 1 : 0)} steps, with f = σ(b) = ${number(lstm.sigmoid(state.bias), 4)}.`;
     sliders.lag.input.max = state.length - 1;
     for (const [name, one] of Object.entries(sliders)) one.set(state[name]);
-    if (keep) address.write("gradient", written());
-    live.say(`Forget bias ${number(state.bias, 1)}, half-life ${number(life, 1)} steps. ${told}`);
+    if (!keep) return;
+    address.write("gradient", written());
+    live.say(() => `Forget bias ${number(state.bias, 1)}, half-life ${number(life, 1)} steps. ${told}`);
   }
 
   host.replaceChildren(
     html("div", { class: "lab-controls" }, ...Object.values(sliders).map(one => one.root)),
     html("div", { class: "lab-buttons" }, another, fresh, address.copier("gradient", written, live)),
     picture.root, legend(LINES.map(([, as, words]) => [as, words])), table, halfLife, live.root);
-  restore();
   update(false);
-  addEventListener("hashchange", () => { if (restore()) update(false); });
+  address.follow("gradient", host, live, restore, () => update(false));
   laboratory.gradient = { state, update, get curves() { return curves; }, get net() { return net; }, get xs() { return xs; } };
 }
 

@@ -85,7 +85,7 @@ function thinned(losses, most = 160) {
   return points;
 }
 
-function trainer(key, first) {
+function trainer(key, name, first, into) {
   const state = { ...first };
   let made, going = false, looking = null, shownAt = 0, saidAt = 0;
 
@@ -120,17 +120,17 @@ function trainer(key, first) {
   // --- pictures
 
   const loss = chart({ height: 210, ylabel: "Loss" }), lags = chart({ height: 210, ylabel: "Gradient by lag, relative to lag 0" });
-  const answer = chart({ height: 190, ylabel: "A test sequence: what is said, and what is right" }), hidden = chart({ height: 190, ylabel: "Its hidden states" });
+  const answer = chart({ height: 190, ylabel: "A test sequence: what is said; dots: what is right" }), hidden = chart({ height: 190, ylabel: "Its hidden states" });
 
   function draw() {
     const { task, test, steps, losses } = made, T = state.length, colour = `lab-${UNITS[state.unit].toLowerCase()}`;
     const points = thinned(losses), n = losses.length, low = Math.min(task.chance, ...points.map(([, l]) => l));
     loss.draw({
-      x: [0, Math.max(20, n)], y: [10 ** Math.floor(Math.log10(Math.max(low, 1e-7)) - 1e-9), 10 ** Math.ceil(Math.log10(Math.max(task.chance, ...points.map(([, l]) => l))))],
+      x: [0, Math.max(20, n)], y: [10 ** Math.floor(Math.log10(low) - 1e-9), 10 ** Math.ceil(Math.log10(Math.max(task.chance, ...points.map(([, l]) => l))))],
       log: true, xlabel: "steps of training", lines: [{ points, as: colour }], rules: [{ y: task.chance, words: "chance" }],
       words: `Loss over the steps of training, logarithmic. ${n ? `After ${n} steps: ${scientific(points.at(-1)[1])}.` : "Not trained yet."} Chance: ${scientific(task.chance)}.`,
     });
-    const felt = made.lags.map((v, k) => [k, Math.max(v, 1e-16)]), at = k => scientific(made.lags[k]);
+    const felt = made.lags.map((v, k) => [k, Math.max(v, Number.MIN_VALUE)]), at = k => scientific(made.lags[k]);
     lags.draw({
       x: [0, T - 1], y: [10 ** Math.floor(Math.log10(Math.min(0.1, ...felt.map(([, v]) => v))) - 1e-9), 10 ** Math.ceil(Math.log10(Math.max(1, ...felt.map(([, v]) => v))))],
       log: true, xlabel: "lag", lines: [{ points: felt, as: colour }],
@@ -140,7 +140,7 @@ function trainer(key, first) {
     const wide = Math.max(1.2, ...right.map(([, y]) => Math.abs(y)), ...said.map(([, y]) => Math.abs(y)));
     answer.draw({
       x: [1, T], y: [-wide, wide], xlabel: "step",
-      lines: [{ points: right.length > 1 ? right : [[1, right[0][1]], [T, right[0][1]]], as: "lab-dotted" }, { points: said, as: colour }],
+      lines: [{ points: said, as: colour }], dots: right,
       words: `Answer at the last step: ${number(said.at(-1)[1])}; right: ${number(right.at(-1)[1])}.`,
     });
     hidden.draw({
@@ -152,7 +152,7 @@ function trainer(key, first) {
   }
 
   const recent = () => made.losses.slice(-20).reduce((sum, l) => sum + l, 0) / Math.min(20, made.losses.length);
-  const tell = () => live.say(made.losses.length ? `${made.losses.length} steps of training, loss ${scientific(recent())}, chance ${scientific(made.task.chance)}.` : "Not trained yet.");
+  const tell = () => live.say(() => made.losses.length ? `${made.losses.length} steps of training, loss ${scientific(recent())}, chance ${scientific(made.task.chance)}.` : "Not trained yet.");
 
   function look(now) {
     looking = probe(made);
@@ -193,8 +193,8 @@ function trainer(key, first) {
 
   const written = () => Object.values(state).join(",");
   const keep = () => address.write(key, written());
-  function restore() {
-    const found = address.numbers(address.read(key), Object.values(LIMITS));
+  function restore(text) {
+    const found = address.numbers(text, Object.values(LIMITS));
     if (!found) return false;
     Object.keys(state).forEach((name, k) => { state[name] = name === "bias" ? found[k] : Math.round(found[k]); });
     for (const [name, one] of Object.entries(control)) {
@@ -204,28 +204,30 @@ function trainer(key, first) {
     return true;
   }
 
-  const root = html("div", { class: "lab-trainer" },
+  const root = html("div", { class: "lab-trainer", role: "group", "aria-label": name },
+    html("p", { class: "lab-heading" }, name),
     html("div", { class: "lab-controls" }, ...Object.values(control).map(one => one.root)), sentence,
     html("div", { class: "lab-buttons" }, go, one, again, address.copier(key, written, live)), counted,
     html("div", { class: "lab-charts" }, loss.root, lags.root, answer.root, hidden.root), live.root);
-  restore();
+  into.append(root);
   reset();
-  addEventListener("hashchange", () => { if (restore()) reset(); });
-  return { root, state, get made() { return made; }, get going() { return going; } };
+  address.follow(key, root, live, restore, reset);
+  return { state, get made() { return made; } };
 }
 
 const host = document.getElementById("lab-train");
 if (host) {
-  const first = trainer("train", AT_FIRST), pair = html("div", { class: "lab-pair" }, first.root);
-  laboratory.train = [first];
+  const pair = html("div", {});
   const beside = button("Train another one beside it", () => {
-    laboratory.train.push(trainer("beside", { ...first.state, bias: 0 }));
-    pair.append(laboratory.train[1].root);
+    // The same, but for the forget bias; beside one that has none, an LSTM.
+    const { state } = laboratory.train[0], other = UNITS[state.unit] === "LSTM" ? { bias: state.bias === 0 ? 1 : 0 } : { unit: 0 };
+    laboratory.train.push(trainer("beside", "Second network", { ...state, ...other }, pair));
     pair.classList.add("lab-two");
     beside.remove();
   });
   host.replaceChildren(pair, html("div", { class: "lab-buttons" }, beside));
-  if (address.read("beside")) beside.click();
+  laboratory.train = [trainer("train", "First network", AT_FIRST, pair)];
   laboratory.TASKS = TASKS;
+  if (address.read("beside")) beside.click();
 }
 }

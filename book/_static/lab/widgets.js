@@ -57,7 +57,7 @@ function choice({ label, options, value, change }) {
 
 const button = (words, press) => html("button", { type: "button", onclick: press }, words);
 
-// A sentence that screen readers say, at most twice a second, and only the last of several.
+// A sentence for screen readers, half a second after the last change. `words` is called when it is time to speak.
 function liveRegion() {
   const root = html("p", { class: "lab-says", role: "status" });
   let timer;
@@ -65,34 +65,56 @@ function liveRegion() {
     root,
     say(words) {
       clearTimeout(timer);
-      timer = setTimeout(() => { if (root.textContent !== words) root.textContent = words; }, 500);
+      timer = setTimeout(() => { root.textContent = words(); }, 500);
     },
   };
 }
 
-// The state of each laboratory stands in the address, as #gates=…&gradient=…; a place such as #train-one is none.
+// The state of each laboratory stands in the address, as #gates=…&gradient=…, the one changed last at the end.
+// A place in the page, such as #train-one, is none.
 const address = {
-  all: () => new Map(location.hash.slice(1).split("&").filter(part => part.includes("=")).map(part => part.split("="))),
+  all() {
+    let text = location.hash.slice(1);
+    try { text = decodeURIComponent(text); } catch { /* a lone %: then it is read as it is */ }
+    return new Map(text.split("&").filter(part => part.includes("=")).map(part => part.split("=")));
+  },
   read: key => address.all().get(key) ?? null,
   link(key, value) {
-    const all = address.all().set(key, value);
-    return "#" + [...all].map(pair => pair.join("=")).join("&");
+    const all = address.all();
+    all.delete(key);
+    return "#" + [...all.set(key, value)].map(pair => pair.join("=")).join("&");
   },
   timers: {},
   write(key, value) {      // after a pause: browsers refuse an address that changes at every turn
     clearTimeout(address.timers[key]);
     address.timers[key] = setTimeout(() => history.replaceState(null, "", address.link(key, value)), 300);
   },
+  // Follows the address now and whenever it changes. `restore` is given the text, and says whether it could read it.
+  follow(key, root, live, restore, update) {
+    const now = () => {
+      const text = address.read(key);
+      if (text === null) return;
+      if (!restore(text)) live.say(() => "The link could not be read. All is as it was.");
+      else update();
+      if ([...address.all().keys()].at(-1) === key) root.scrollIntoView({ behavior: "instant" });
+    };
+    addEventListener("hashchange", now);
+    now();
+  },
   // A button that puts the address with this state into the clipboard, where the browser lets it.
-  copier: (key, state, live) => button("Copy the link", async () => {
-    history.replaceState(null, "", address.link(key, state()));
-    try {
-      await navigator.clipboard.writeText(location.href);
-      live.say("The link is in the clipboard.");
-    } catch {
-      live.say("The link stands in the address bar; the browser did not let us copy it.");
-    }
-  }),
+  copier(key, state, live) {
+    const said = words => {
+      copy.textContent = words;
+      live.say(() => words);
+      setTimeout(() => { copy.textContent = "Copy the link"; }, 3000);
+    };
+    const copy = button("Copy the link", () => {
+      history.replaceState(null, "", address.link(key, state()));
+      const done = navigator.clipboard?.writeText(location.href) ?? Promise.reject();
+      done.then(() => said("Copied"), () => said("It stands in the address bar"));
+    });
+    return copy;
+  },
   // Numbers out of a text that anybody may have written: each within its limits, or null for the whole.
   numbers(text, limits) {
     const found = (text ?? "").split(",").map(part => (part === "" ? NaN : Number(part)));
@@ -114,17 +136,17 @@ function onWidth(box, draw) {
 
 // A line chart, as wide as its box, so that its text keeps the page's size. `draw` takes
 //   x, y: [from, to]; log: whether y is logarithmic; lines: [{ points: [[x, y], …], as: class }];
-//   rules: [{ y, words }], horizontal lines; at: a marked x; xlabel, words: what a screen reader is told.
+//   dots: [[x, y], …]; rules: [{ y, words }], horizontal lines; at: a marked x; xlabel; words: for screen readers.
 function chart({ height, ylabel }) {
   const title = html("p", { class: "lab-ylabel" }, ylabel), picture = svg("svg", { class: "lab-chart", height, role: "img" });
   const root = html("div", { class: "lab-plot" }, title, picture);
   let last = null, width = 0;
-  const left = 44, right = 8, top = 8, bottom = 40;
+  const left = 52, right = 10, top = 10, bottom = 44;
 
   function draw(what = last) {
     last = what;
     if (!what || !width) return;
-    const { x, log, lines, rules = [], at, xlabel, words } = what;
+    const { x, log, lines, dots = [], rules = [], at, xlabel, words } = what;
     const scale = log ? v => Math.log10(Math.max(v, 1e-300)) : v => v;
     const [low, high] = what.y.map(scale), X = v => left + (width - left - right) * (v - x[0]) / (x[1] - x[0] || 1);
     const Y = v => top + (height - top - bottom) * (1 - (scale(v) - low) / (high - low));
@@ -134,7 +156,7 @@ function chart({ height, ylabel }) {
         svg("text", { x: left - 6, y: Y(value) + 5, "text-anchor": "end" }, ...text));
     }
     for (const { value, text } of even(...x, Math.floor(width / 90))) {
-      parts.push(svg("text", { x: X(value), y: height - bottom + 19, "text-anchor": "middle" }, ...text));
+      parts.push(svg("text", { x: X(value), y: height - bottom + 20, "text-anchor": "middle" }, ...text));
     }
     parts.push(svg("text", { x: width - right, y: height - 4, "text-anchor": "end" }, xlabel));
     if (at !== undefined) parts.push(svg("path", { class: "lab-at", d: `M${X(at)} ${top}V${height - bottom}` }));
@@ -146,6 +168,7 @@ function chart({ height, ylabel }) {
       const d = points.map(([px, py], k) => `${k ? "L" : "M"}${X(px).toFixed(1)} ${Y(py).toFixed(1)}`).join("");
       parts.push(svg("path", { class: `lab-line ${as}`, d, "clip-path": `url(#${cut})` }));
     }
+    parts.push(...dots.map(([px, py]) => svg("circle", { class: "lab-dot", cx: X(px), cy: Y(py), r: 3 })));
     frame.setAttribute("x", left);
     frame.setAttribute("y", top - 2);
     frame.setAttribute("width", width - left - right);
