@@ -426,8 +426,7 @@ def test_a_stroke_draws_the_input(page):
     page.get_by_role("button", name="Undo").click()
     assert page.evaluate("laboratory.gates.state.x[3]") == 1
     assert page.get_by_role("button", name="Undo").is_disabled()
-    box = page.locator(".lab-trace").bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 30)
+    page.locator(".lab-trace").click(position={"x": box["width"] / 2, "y": 30})
     assert page.evaluate("laboratory.gates.state.t") in (12, 13)
 
 
@@ -486,10 +485,10 @@ def answer_time(page):
     """Milliseconds from a key to the next picture, the median of 21; whatever has the focus gets the keys."""
     page.evaluate("""() => {
       globalThis.answered = [];
-      addEventListener("keydown", event => {
+      globalThis.onkeydown = event => {
         const begun = event.timeStamp;
         requestAnimationFrame(() => setTimeout(() => answered.push(performance.now() - begun)));
-      }, true);
+      };
     }""")
     for _ in range(21):
         page.keyboard.press("ArrowLeft")
@@ -576,7 +575,7 @@ def test_tasks_are_as_described_and_chance_is_their_best_guess(page):
     made = page.evaluate("""() => Object.fromEntries(Object.entries(laboratory.TASKS).map(([name, task]) => {
       const random = lstm.uniform(7);
       return [name, { chance: task.chance, count: task.answers(21),
-        made: Array.from({ length: 2000 }, () => task.make(21, random)) }];
+        made: Array.from({ length: 1000 }, () => task.make(21, random)) }];
     }))""")
     for name, task in made.items():
         x = torch.tensor([one["xs"] for one in task["made"]], dtype=torch.float32)
@@ -594,7 +593,7 @@ def test_tasks_are_as_described_and_chance_is_their_best_guess(page):
             assert abs(x[..., 1].std() - 1) < 0.03
         else:
             assert torch.equal(x[:, :-5, 0], y)  # 5 is a quarter of 21
-        assert (y - y.mean()).square().mean() == pytest.approx(task["chance"], rel=0.06)
+        assert (y - y.mean()).square().mean() == pytest.approx(task["chance"], rel=0.1)
 
 
 def set_up(page, **state):

@@ -1,9 +1,14 @@
 // Train one: a recurrent network of up to 32 units, trained in the page. The work is cut into pieces of one sequence,
-// and of each frame it gets a few milliseconds, so that the page goes on answering.
+// and of each frame it gets a few milliseconds, and hardly any while the reader does something: so the page answers.
 "use strict";
 {
 const { html, number, scientific, slider, choice, button, liveRegion, address, calm, chart, legend } = widgets;
-const BATCH = 16, SLICE = 10;      // sequences in a step of training; milliseconds of work in a frame
+const BATCH = 16, SLICE = 10, ASIDE = 1;   // sequences in a step of training; milliseconds of work in a frame
+
+let touched = 0;                           // when the reader last did something
+for (const kind of ["keydown", "pointerdown", "pointermove", "wheel"]) {
+  addEventListener(kind, () => { touched = performance.now(); }, { capture: true, passive: true });
+}
 
 // make(T, random) gives a sequence: inputs xs, and ys, the answer of each step or null where none is asked for.
 // chance: the mean square error of the best answer that looks at nothing.
@@ -171,7 +176,7 @@ function trainer(key, name, first, into) {
     if (!going) { look(true); tell(); return; }
     requestAnimationFrame(function frame(now) {
       if (!going) return;
-      const until = performance.now() + SLICE;
+      const until = performance.now() + (performance.now() - touched < 200 ? ASIDE : SLICE);
       while (performance.now() < until) {
         if (looking) {
           if (looking.next().done) { looking = null; shownAt = now; draw(); break; }
