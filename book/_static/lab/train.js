@@ -42,7 +42,7 @@ const TASKS = {
 };
 
 const UNITS = ["LSTM", "GRU", "RNN"], RATES = [0.001, 0.003, 0.01, 0.03, 0.1], CLIPS = [0.1, 1, 10, Infinity];
-const LIMITS = { task: [0, 2], unit: [0, 2], units: [1, 32], length: [4, 100], bias: [-2, 8], rate: [0, 4], clip: [0, 3], seed: [0, 999] };
+const LIMITS = { task: [0, 2], unit: [0, 2], units: [1, 32], length: [4, 100], bias: [-2, 8], rate: [0, 4], clip: [0, 3], seed: [0, 99] };
 const AT_FIRST = { task: 1, unit: 0, units: 16, length: 20, bias: 1, rate: 2, clip: 1, seed: 0 };
 
 // One training: `pieces` never ends, and yields after each sequence, so that one sequence is the longest wait.
@@ -111,7 +111,7 @@ function trainer(key, name, first, into) {
     units: slider({ label: "Units", min: 1, max: 32, step: 1, value: state.units, change: set("units") }),
     length: slider({ label: "Length", min: 4, max: 100, step: 1, value: state.length, change: set("length") }),
     bias: slider({ label: "Forget bias", min: -2, max: 8, step: 0.5, value: state.bias, show: v => number(v, 1), change: set("bias") }),
-    seed: slider({ label: "Seed", min: 0, max: 999, step: 1, value: state.seed, change: set("seed") }),
+    seed: slider({ label: "Seed", min: 0, max: 99, step: 1, value: state.seed, change: set("seed") }),
   };
   const go = button("Start", () => { going = !going; drive(); });
   const one = button("Step", () => {
