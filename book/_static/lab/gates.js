@@ -246,7 +246,8 @@ function start(host) {
 
   const body = html("tbody", {});
   const table = html("details", { class: "lab-all", ontoggle: () => list() }, html("summary", {}, "All steps as a table"),
-    html("table", { class: "lab-table" }, html("thead", {}, html("tr", {}, ...["step", ..."xifgoch"].map(name => html("th", { scope: "col" }, name)))), body));
+    html("div", { class: "lab-scroll", tabindex: 0, role: "region", "aria-label": "All steps" }, html("table", { class: "lab-table" },
+      html("thead", {}, html("tr", {}, ...["step", ..."xifgoch"].map(name => html("th", { scope: "col" }, name)))), body)));
   function list() {
     if (table.open) body.replaceChildren(...steps.map((s, k) => html("tr", {}, html("th", { scope: "row" }, k + 1), ...[..."xifgoch"].map(name => html("td", {}, number(s[name][0]))))));
   }
