@@ -147,15 +147,13 @@ function forward(net, xs) {
 const readOut = (net, h) => affine(net.p.weight, h, net.p.bias)[0];
 
 // Back through time. given[t] is ∂L/∂h_t from outside the layer, or nothing. Adds ∂L/∂(each weight) to `grads`, if
-// there is one, and returns ∂L/∂x_t of each step, and the whole ∂L/∂h_t and ∂L/∂c_t.
+// there is one, and returns ∂L/∂x_t of each step.
 function backward(net, steps, given, grads = null) {
-  const { weight_ih, weight_hh } = net.p, H = net.hiddenSize, x = [], h = [], c = [];
+  const { weight_ih, weight_hh } = net.p, H = net.hiddenSize, x = [];
   let dh = zeros(H), dc = zeros(H);
   for (let t = steps.length - 1; t >= 0; t--) {
     const s = steps[t];
     if (given[t]) add(given[t], dh);
-    h[t] = dh;
-    c[t] = dc;
     const d = UNITS[net.unit].back(s, dh, dc, H);
     if (grads) {
       outer(d.ax, s.x, grads.weight_ih);
@@ -167,7 +165,7 @@ function backward(net, steps, given, grads = null) {
     dh = transposed(weight_hh, d.ah, d.h);                            // through the gates of this step to the last h
     dc = d.c;
   }
-  return { x, h, c };
+  return x;
 }
 
 // One sequence's share of the mean square error over `count` answers, and its gradients. ys[t] is a number, or null
@@ -192,7 +190,7 @@ function addLags(net, steps, unit, squares) {
   const T = steps.length, given = [];
   given[T - 1] = zeros(net.hiddenSize);
   given[T - 1][unit] = 1;
-  backward(net, steps, given).x.forEach((dx, t) => {
+  backward(net, steps, given).forEach((dx, t) => {
     for (let k = 0; k < dx.length; k++) squares[T - 1 - t] += dx[k] * dx[k];
   });
 }
