@@ -217,7 +217,8 @@ def test_gradients_of_inputs_are_autograds(page, unit):
         page,
         """const net = made(values.net), steps = lstm.forward(net, values.x), given = [];
            given[steps.length - 1] = new Float64Array(net.hiddenSize).fill(1);
-           return { x: lstm.backward(net, steps, given).map(plain), lags: plain(lstm.gradientByLag(net, steps)) };""",
+           const x = lstm.backward(net, steps, given).map(plain);
+           return { x, lags: plain(lstm.gradientByLag(net, steps)) };""",
         net=net.described(),
         x=x[0].tolist(),
     )

@@ -4,7 +4,10 @@
 const { html, svg, number, slider, button, liveRegion, address, onWidth } = widgets;
 const T = 24;
 
-const GATES = [["i", "input gate", "input"], ["f", "forget gate", "forget"], ["g", "candidate", "candidate"], ["o", "output gate", "output"]];
+const GATES = [
+  ["i", "input gate", "input"], ["f", "forget gate", "forget"],
+  ["g", "candidate", "candidate"], ["o", "output gate", "output"],
+];
 const PANELS = [       // symbol, name, colour, range (null: as large as c gets), height
   ["i", "input gate", "input", [0, 1], 26], ["f", "forget gate", "forget", [0, 1], 26],
   ["g", "candidate", "candidate", [-1, 1], 40], ["o", "output gate", "output", [0, 1], 26],
@@ -81,20 +84,22 @@ function start(host) {
   const left = 34, right = 4, xHeight = 72;
   const pen = svg("svg", { class: "lab-pen", height: xHeight + 32, role: "img" });
   const trace = svg("svg", { class: "lab-trace", role: "img" });
-  const pictures = html("div", { class: "lab-pictures" }, pen, trace);
+  const pictures = html("div", {}, pen, trace);
   const rows = [];
 
   const X = k => left + (width - left - right) * k / T;
 
   function panel(symbol, name, colour, height, y, hint = "") {
     const row = {
-      y, height, symbol,
+      y, height,
       bars: svg("path", { class: `lab-bars lab-${colour}` }), zero: svg("path", { class: "lab-axis" }),
-      ticks: svg("g", {}), value: svg("text", { y: y - 7, "text-anchor": "end", class: "lab-number" }), mark: svg("rect", { class: "lab-now", y: y - 2, height: height + 4 }),
+      ticks: svg("g", {}), value: svg("text", { y: y - 7, "text-anchor": "end" }),
+      mark: svg("rect", { class: "lab-now", y: y - 2, height: height + 4 }),
     };
     row.root = svg("g", {}, row.mark, row.bars, row.zero, row.ticks, row.value,
       svg("rect", { class: `lab-bars lab-${colour}`, x: left, y: y - 17, width: 11, height: 11 }),
-      svg("text", { x: left + 17, y: y - 7 }, svg("tspan", { class: "lab-symbol" }, symbol), ` ${name}`, svg("tspan", { class: "lab-hint" }, hint)));
+      svg("text", { x: left + 17, y: y - 7 },
+        svg("tspan", { class: "lab-symbol" }, symbol), ` ${name}`, svg("tspan", { class: "lab-hint" }, hint)));
     return row;
   }
 
@@ -110,7 +115,8 @@ function start(host) {
 
   function bars(row, values, [low, high]) {
     const Y = v => row.y + row.height * (high - v) / (high - low), gap = Math.min(2, (X(1) - X(0)) / 6);
-    row.bars.setAttribute("d", values.map((v, k) => `M${(X(k) + gap).toFixed(1)} ${Y(0).toFixed(1)}V${Y(v).toFixed(1)}H${(X(k + 1) - gap).toFixed(1)}V${Y(0).toFixed(1)}Z`).join(""));
+    const bar = (v, k) => `M${X(k) + gap} ${Y(0)}V${Y(v)}H${X(k + 1) - gap}V${Y(0)}Z`;
+    row.bars.setAttribute("d", values.map(bar).join(""));
     row.zero.setAttribute("d", `M${left} ${Y(0)}H${width - right}`);
     const shown = [high, low].concat(Y(0) - Y(high) > 16 && Y(low) - Y(0) > 16 ? [0] : []);
     row.ticks.replaceChildren(...shown.flatMap(v => [
@@ -125,7 +131,8 @@ function start(host) {
 
   function drawPictures() {
     if (!width) return;
-    for (const [picture, height] of [[pen, xHeight + 32], [trace, below]]) picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    pen.setAttribute("viewBox", `0 0 ${width} ${xHeight + 32}`);
+    trace.setAttribute("viewBox", `0 0 ${width} ${below}`);
     bars(input, state.x, [-1, 1]);
     PANELS.forEach(([symbol, , , range], k) => {
       const values = steps.map(s => s[symbol][0]);
@@ -133,7 +140,8 @@ function start(host) {
     });
     const end = steps[T - 1];
     pen.setAttribute("aria-label", `Input x over ${T} steps. ${inWords(state.x)}`);
-    trace.setAttribute("aria-label", `Gates, cell state and hidden state over ${T} steps. The cell state ends at ${number(end.c[0])}, the hidden state at ${number(end.h[0])}.`);
+    trace.setAttribute("aria-label", `Gates, cell state and hidden state over ${T} steps. ` +
+      `The cell state ends at ${number(end.c[0])}, the hidden state at ${number(end.h[0])}.`);
   }
 
   // Whole numbers around 0 and all values; a rounding error below 0 needs no room.
@@ -210,8 +218,9 @@ function start(host) {
 
   const digits = k => (LIMITS[k] === CANDIDATE ? 2 : 1);
   const weights = LIMITS.map((limits, k) => slider({
-    label: k % 3 === 2 ? "bias" : html("span", {}, html("span", { class: "lab-weight" }, "weight "), k % 3 ? "on h" : "on x"), ...limits,
-    value: state.w[k], show: v => number(v, digits(k)), change: v => { remember(`w${k}`); state.w[k] = v; update("outcome"); },
+    label: k % 3 === 2 ? "bias" : html("span", {}, html("span", { class: "lab-weight" }, "weight "), k % 3 ? "on h" : "on x"),
+    ...limits, value: state.w[k], show: v => number(v, digits(k)),
+    change: v => { remember(`w${k}`); state.w[k] = v; update("outcome"); },
   }));
   const groups = GATES.map(([symbol, name, colour], k) => html("fieldset", { class: `lab-gate lab-${colour}` },
     html("legend", {}, html("i", {}, symbol), ` ${name}`), ...weights.slice(3 * k, 3 * k + 3).map(w => w.root)));
@@ -219,37 +228,47 @@ function start(host) {
   // --- the six equations, with the numbers of the chosen step
 
   const sub = (letter, index) => html("span", {}, html("i", {}, letter), html("sub", {}, index));
-  const equations = [...GATES.map(([symbol, , colour]) => [symbol, colour]), ["c", "cell"], ["h", "hidden"]].map(([symbol, colour]) => {
-    const filled = html("span", { class: "lab-filled" }), f = symbol === "g" ? "tanh" : "σ", gate = "ifgo".includes(symbol);
-    const general = gate
-      ? [sub(symbol, "t"), ` = ${f}(`, sub("w", `i${symbol}`), " ", sub("x", "t"), " + ", sub("w", `h${symbol}`), " ", sub("h", "t−1"), " + ", sub("b", symbol), ")"]
+  const squash = symbol => (symbol === "g" ? "tanh" : "σ");
+  const equations = PANELS.map(([symbol, , colour]) => {
+    const filled = html("span", { class: "lab-filled" });
+    const general = "ifgo".includes(symbol)
+      ? [sub(symbol, "t"), ` = ${squash(symbol)}(`, sub("w", `i${symbol}`), " ", sub("x", "t"), " + ",
+        sub("w", `h${symbol}`), " ", sub("h", "t−1"), " + ", sub("b", symbol), ")"]
       : symbol === "c"
         ? [sub("c", "t"), " = ", sub("f", "t"), " ", sub("c", "t−1"), " + ", sub("i", "t"), " ", sub("g", "t")]
         : [sub("h", "t"), " = ", sub("o", "t"), " tanh(", sub("c", "t"), ")"];
-    return { symbol, filled, root: html("li", { class: `lab-${colour}` }, html("span", { class: "lab-general" }, ...general), filled) };
+    const root = html("li", { class: `lab-${colour}` }, html("span", { class: "lab-general" }, ...general), filled);
+    return { symbol, filled, root };
   });
 
   function fill() {
     const s = steps[state.t - 1], x = s.x[0], last = { h: s.last.h[0], c: s.last.c[0] };
     const three = v => number(v, 3), plus = (v, n) => `${v < 0 ? "−" : "+"} ${number(Math.abs(v), n)}`;
-    for (const { symbol, filled } of equations) {
-      const k = 3 * "ifgo".indexOf(symbol), f = symbol === "g" ? "tanh" : "σ", [wx, wh, b] = state.w.slice(k, k + 3), n = digits(Math.max(k, 0));
-      filled.textContent = symbol === "c"
-        ? `= ${three(s.f[0])} × ${three(last.c)} ${s.g[0] < 0 ? "−" : "+"} ${three(s.i[0])} × ${three(Math.abs(s.g[0]))} = ${three(s.c[0])}`
-        : symbol === "h"
-          ? `= ${three(s.o[0])} × tanh(${three(s.c[0])}) = ${three(s.h[0])}`
-          : `= ${f}(${number(wx, n)} × ${number(x)} ${plus(wh, n)} × ${three(last.h)} ${plus(b, n)}) = ${f}(${number(wx * x + wh * last.h + b)}) = ${three(s[symbol][0])}`;
-    }
+    const { i, f, g, o, c, h } = Object.fromEntries([..."ifgoch"].map(name => [name, s[name][0]]));
+    const numbers = {
+      c: `= ${three(f)} × ${three(last.c)} ${g < 0 ? "−" : "+"} ${three(i)} × ${three(Math.abs(g))} = ${three(c)}`,
+      h: `= ${three(o)} × tanh(${three(c)}) = ${three(h)}`,
+    };
+    [..."ifgo"].forEach((symbol, gate) => {
+      const [wx, wh, b] = state.w.slice(3 * gate, 3 * gate + 3), n = digits(3 * gate), squashed = squash(symbol);
+      const terms = `${number(wx, n)} × ${number(x)} ${plus(wh, n)} × ${three(last.h)} ${plus(b, n)}`;
+      const sum = number(wx * x + wh * last.h + b);
+      numbers[symbol] = `= ${squashed}(${terms}) = ${squashed}(${sum}) = ${three(s[symbol][0])}`;
+    });
+    for (const { symbol, filled } of equations) filled.textContent = numbers[symbol];
   }
 
   // --- all steps as a table, for those who would rather read than look
 
-  const body = html("tbody", {});
+  const body = html("tbody", {}), columns = [..."xifgoch"];
   const table = html("details", { class: "lab-all", ontoggle: () => list() }, html("summary", {}, "All steps as a table"),
-    html("div", { class: "lab-scroll", tabindex: 0, role: "region", "aria-label": "All steps" }, html("table", { class: "lab-table" },
-      html("thead", {}, html("tr", {}, ...["step", ..."xifgoch"].map(name => html("th", { scope: "col" }, name)))), body)));
+    html("div", { class: "lab-scroll", tabindex: 0, role: "region", "aria-label": "All steps" },
+      html("table", { class: "lab-table" },
+        html("thead", {}, html("tr", {}, ...["step", ...columns].map(name => html("th", { scope: "col" }, name)))), body)));
   function list() {
-    if (table.open) body.replaceChildren(...steps.map((s, k) => html("tr", {}, html("th", { scope: "row" }, k + 1), ...[..."xifgoch"].map(name => html("td", {}, number(s[name][0]))))));
+    if (!table.open) return;
+    body.replaceChildren(...steps.map((s, k) => html("tr", {},
+      html("th", { scope: "row" }, k + 1), ...columns.map(name => html("td", {}, number(s[name][0]))))));
   }
 
   // --- presets, the link, and what is said
@@ -267,7 +286,10 @@ function start(host) {
   const written = () => `${state.w.map(v => +v.toFixed(2))};${state.x.map(v => +v.toFixed(2))};${state.t}`;
   function restore(text) {
     const [w, x, t] = text.split(";");
-    const found = [address.numbers(w, LIMITS.map(l => [l.min, l.max])), address.numbers(x, Array(T).fill([-1, 1])), address.numbers(t, [[1, T]])];
+    const found = [
+      address.numbers(w, LIMITS.map(l => [l.min, l.max])), address.numbers(x, Array(T).fill([-1, 1])),
+      address.numbers(t, [[1, T]]),
+    ];
     if (found.includes(null)) return false;
     Object.assign(state, { w: found[0], x: found[1], t: Math.round(found[2][0]) });
     begun = null;

@@ -5,8 +5,10 @@ const { html, number, slider, button, liveRegion, address, chart, legend, scient
 const I = 4, H = 16;
 const LIMITS = { bias: [-2, 8], length: [10, 100], scale: [0, 8], lag: [0, 99], seed: [0, 999] };
 
+const AT_FIRST = { bias: 0, length: 60, scale: 1, lag: 50, seed: 0 };
+
 function start(host) {
-  const state = { bias: 0, length: 60, scale: 1, lag: 50, seed: 0 };
+  const state = { ...AT_FIRST };
   let curves, net, xs;
 
   function compute() {
@@ -29,12 +31,15 @@ function start(host) {
   }
 
   const picture = chart({ height: 320, ylabel: "Gradient, relative to lag 0" });
-  const LINES = [["whole", "lab-lstm", "all paths"], ["direct", "lab-forget lab-dashed", "direct path: forget gates multiplied"],
-    ["formula", "lab-dotted", "σ(b)ᵏ: gates that do not listen"]];
+  const LINES = [
+    ["whole", "lab-lstm", "all paths"], ["direct", "lab-forget lab-dashed", "direct path: forget gates multiplied"],
+    ["formula", "lab-dotted", "σ(b)ᵏ: gates that do not listen"],
+  ];
   const cells = LINES.map(([name, , words]) => ({ name, words, value: html("td", {}), half: html("td", {}) }));
   const head = html("th", { scope: "col" });
   const table = html("table", { class: "lab-table" },
-    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "path"), head, html("th", { scope: "col" }, "½ or less from lag"))),
+    html("thead", {}, html("tr", {},
+      html("th", { scope: "col" }, "path"), head, html("th", { scope: "col" }, "½ or less from lag"))),
     html("tbody", {}, ...cells.map(c => html("tr", {}, html("th", { scope: "row" }, c.words), c.value, c.half))));
 
   const part = (name, label, step, show) => slider({
@@ -48,14 +53,16 @@ function start(host) {
     lag: part("lag", "Lag to read off", 1),
   };
   const another = button("Another layer", () => { state.seed = (state.seed + 1) % 1000; update(); });
-  const fresh = button("As at first", () => { Object.assign(state, { bias: 0, length: 60, scale: 1, lag: 50, seed: 0 }); update(); });
+  const fresh = button("As at first", () => { Object.assign(state, AT_FIRST); update(); });
   const live = liveRegion(), halfLife = html("p", {});
 
   const written = () => Object.values(state).map(v => +v.toFixed(2)).join(",");
   function restore(text) {
     const found = address.numbers(text, Object.values(LIMITS));
     if (!found) return false;
-    Object.keys(state).forEach((name, k) => { state[name] = "length lag seed".includes(name) ? Math.round(found[k]) : found[k]; });
+    Object.keys(state).forEach((name, k) => {
+      state[name] = ["bias", "scale"].includes(name) ? found[k] : Math.round(found[k]);
+    });
     return true;
   }
 
@@ -65,7 +72,8 @@ function start(host) {
     const all = Object.values(curves).flat().filter(v => v > 0);
     const low = 10 ** Math.floor(Math.log10(Math.min(...all))), high = 10 ** Math.ceil(Math.log10(Math.max(...all)) + 1e-9);
     const life = Math.LN2 / Math.log1p(Math.exp(-state.bias));
-    const told = `At lag ${state.lag} the gradient is ${scientific(curves.whole[state.lag])} of that at lag 0, on the direct path ${scientific(curves.direct[state.lag])}.`;
+    const [whole, direct] = [curves.whole, curves.direct].map(line => scientific(line[state.lag]));
+    const told = `At lag ${state.lag} the gradient is ${whole} of that at lag 0, on the direct path ${direct}.`;
     picture.draw({
       x: [0, state.length - 1], y: [Math.min(low, 0.1), Math.max(high, 1)], log: true, at: state.lag, xlabel: "lag k",
       lines: LINES.map(([name, as]) => ({ as, points: curves[name].map((v, k) => [k, v]) })),
@@ -77,7 +85,8 @@ function start(host) {
       value.textContent = scientific(curves[name][state.lag]);
       half.textContent = first < 0 ? `not in ${state.length}` : first;
     }
-    halfLife.textContent = `Half-life by the formula, ln 2 / ln(1 + e⁻ᵇ): ${number(life, life < 100 ? 1 : 0)} steps, with f = σ(b) = ${number(lstm.sigmoid(state.bias), 4)}.`;
+    halfLife.textContent = `Half-life by the formula, ln 2 / ln(1 + e⁻ᵇ): ${number(life, life < 100 ? 1 : 0)} steps, ` +
+      `with f = σ(b) = ${number(lstm.sigmoid(state.bias), 4)}.`;
     sliders.lag.input.max = state.length - 1;
     for (const [name, one] of Object.entries(sliders)) one.set(state[name]);
     if (!keep) return;

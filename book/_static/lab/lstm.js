@@ -249,5 +249,7 @@ function uniform(seed) {
 // From the standard normal distribution: Box & Muller 1958. 1 − u is never 0.
 const normal = random => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 
-globalThis.lstm = { UNITS, sigmoid, network, like, forward, readOut, backward, learn, addLags, gradientByLag, clip, Adam, uniform, normal };
+globalThis.lstm = {
+  sigmoid, network, like, forward, readOut, backward, learn, addLags, gradientByLag, clip, Adam, uniform, normal,
+};
 }

@@ -15,7 +15,8 @@ for (const kind of ["keydown", "pointerdown", "pointermove", "wheel"]) {
 const TASKS = {
   adding: {
     words: "adding", inputs: 2, chance: 1 / 6, answers: () => 1,
-    says: "Adding. Each step shows a number between 0 and 1 and a mark; the mark is 1 at one step of the first half and at one of the second, else 0. After the last step: the sum of the two marked numbers. Always to say 1 costs 1/6.",
+    says: "Adding. Each step shows a number between 0 and 1 and a mark; the mark is 1 at one step of the first half and at " +
+      "one of the second, else 0. After the last step: the sum of the two marked numbers. Always to say 1 costs 1/6.",
     make(T, random) {
       const half = Math.floor(T / 2), marks = [Math.floor(random() * half), half + Math.floor(random() * (T - half))];
       const xs = Array.from({ length: T }, (_, t) => [random(), marks.includes(t) ? 1 : 0]);
@@ -24,7 +25,8 @@ const TASKS = {
   },
   latch: {
     words: "latch", inputs: 2, chance: 1, answers: () => 1,
-    says: "Latch. The first step shows a sign, +1 or −1, the others 0; beside it runs noise from the standard normal distribution. After the last step: the sign. Always to say 0 costs 1.",
+    says: "Latch. The first step shows a sign, +1 or −1, the others 0; beside it runs noise from the standard normal " +
+      "distribution. After the last step: the sign. Always to say 0 costs 1.",
     make(T, random) {
       const sign = random() < 0.5 ? -1 : 1;
       const xs = Array.from({ length: T }, (_, t) => [t === 0 ? sign : 0, lstm.normal(random)]);
@@ -33,7 +35,8 @@ const TASKS = {
   },
   echo: {
     words: "echo", inputs: 1, chance: 1, lag: T => Math.floor(T / 4), answers: T => T - Math.floor(T / 4),
-    says: "Echo. Each step shows +1 or −1, at random. At every step, from the moment it can be known: what was shown a quarter of the length before. Always to say 0 costs 1.",
+    says: "Echo. Each step shows +1 or −1, at random. At every step, from the moment it can be known: what was shown a " +
+      "quarter of the length before. Always to say 0 costs 1.",
     make(T, random) {
       const lag = TASKS.echo.lag(T), xs = Array.from({ length: T }, () => [random() < 0.5 ? -1 : 1]);
       return { xs, ys: xs.map((_, t) => (t < lag ? null : xs[t - lag][0])) };
@@ -42,7 +45,9 @@ const TASKS = {
 };
 
 const UNITS = ["LSTM", "GRU", "RNN"], RATES = [0.001, 0.003, 0.01, 0.03, 0.1], CLIPS = [0.1, 1, 10, Infinity];
-const LIMITS = { task: [0, 2], unit: [0, 2], units: [1, 32], length: [4, 100], bias: [-2, 8], rate: [0, 4], clip: [0, 3], seed: [0, 99] };
+const LIMITS = {
+  task: [0, 2], unit: [0, 2], units: [1, 32], length: [4, 100], bias: [-2, 8], rate: [0, 4], clip: [0, 3], seed: [0, 99],
+};
 const AT_FIRST = { task: 1, unit: 0, units: 16, length: 20, bias: 1, rate: 2, clip: 1, seed: 0 };
 
 // One training: `pieces` never ends, and yields after each sequence, so that one sequence is the longest wait.
@@ -102,16 +107,17 @@ function trainer(key, name, first, into) {
     if (again) reset();
     keep();
   };
-  const names = list => list.map((words, k) => [k, words]);
+  const some = (name, label, options, again) =>
+    choice({ label, options: options.map((words, k) => [k, words]), value: state[name], change: set(name, again) });
+  const much = (name, label, step = 1, show = String) =>
+    slider({ label, min: LIMITS[name][0], max: LIMITS[name][1], step, value: state[name], show, change: set(name) });
   const control = {
-    task: choice({ label: "Task", options: names(Object.values(TASKS).map(t => t.words)), value: state.task, change: set("task") }),
-    unit: choice({ label: "Network", options: names(UNITS), value: state.unit, change: set("unit") }),
-    rate: choice({ label: "Learning rate", options: names(RATES), value: state.rate, change: set("rate", false) }),
-    clip: choice({ label: "Clip at norm", options: names(CLIPS.map(c => (c === Infinity ? "never" : c))), value: state.clip, change: set("clip", false) }),
-    units: slider({ label: "Units", min: 1, max: 32, step: 1, value: state.units, change: set("units") }),
-    length: slider({ label: "Length", min: 4, max: 100, step: 1, value: state.length, change: set("length") }),
-    bias: slider({ label: "Forget bias", min: -2, max: 8, step: 0.5, value: state.bias, show: v => number(v, 1), change: set("bias") }),
-    seed: slider({ label: "Seed", min: 0, max: 99, step: 1, value: state.seed, change: set("seed") }),
+    task: some("task", "Task", Object.values(TASKS).map(task => task.words)),
+    unit: some("unit", "Network", UNITS),
+    rate: some("rate", "Learning rate", RATES, false),
+    clip: some("clip", "Clip at norm", CLIPS.map(c => (c === Infinity ? "never" : c)), false),
+    units: much("units", "Units"), length: much("length", "Length"),
+    bias: much("bias", "Forget bias", 0.5, v => number(v, 1)), seed: much("seed", "Seed"),
   };
   const go = button("Start", () => { going = !going; drive(); });
   const one = button("Step", () => {
@@ -124,40 +130,48 @@ function trainer(key, name, first, into) {
 
   // --- pictures
 
-  const loss = chart({ height: 210, ylabel: "Loss" }), lags = chart({ height: 210, ylabel: "Gradient by lag, relative to lag 0" });
-  const answer = chart({ height: 190, ylabel: "A test sequence: what is said; dots: what is right" }), hidden = chart({ height: 190, ylabel: "Its hidden states" });
+  const loss = chart({ height: 210, ylabel: "Loss" });
+  const lags = chart({ height: 210, ylabel: "Gradient by lag, relative to lag 0" });
+  const answer = chart({ height: 190, ylabel: "A test sequence: what is said; dots: what is right" });
+  const hidden = chart({ height: 190, ylabel: "Its hidden states" });
+  const decades = values => [10 ** Math.floor(Math.log10(Math.min(...values)) - 1e-9), 10 ** Math.ceil(Math.log10(Math.max(...values)))];
 
   function draw() {
-    const { task, test, steps, losses } = made, T = state.length, colour = `lab-${UNITS[state.unit].toLowerCase()}`;
-    const points = thinned(losses), n = losses.length, low = Math.min(task.chance, ...points.map(([, l]) => l));
+    const { task, test, steps, losses } = made, T = state.length, n = losses.length;
+    const as = `lab-${UNITS[state.unit].toLowerCase()}`, points = thinned(losses), chance = scientific(task.chance);
     loss.draw({
-      x: [0, Math.max(20, n)], y: [10 ** Math.floor(Math.log10(low) - 1e-9), 10 ** Math.ceil(Math.log10(Math.max(task.chance, ...points.map(([, l]) => l))))],
-      log: true, xlabel: "steps of training", lines: [{ points, as: colour }], rules: [{ y: task.chance, words: "chance" }],
-      words: `Loss over the steps of training, logarithmic. ${n ? `After ${n} steps: ${scientific(points.at(-1)[1])}.` : "Not trained yet."} Chance: ${scientific(task.chance)}.`,
+      x: [0, Math.max(20, n)], y: decades([task.chance, ...points.map(([, l]) => l)]), log: true,
+      xlabel: "steps of training", lines: [{ points, as }], rules: [{ y: task.chance, words: "chance" }],
+      words: "Loss over the steps of training, logarithmic. " +
+        (n ? `After ${n} steps: ${scientific(recent())}. Chance: ${chance}.` : `Not trained yet. Chance: ${chance}.`),
     });
-    const felt = made.lags.map((v, k) => [k, Math.max(v, Number.MIN_VALUE)]), at = k => scientific(made.lags[k]);
+    const felt = made.lags.map((v, k) => [k, Math.max(v, Number.MIN_VALUE)]);
     lags.draw({
-      x: [0, T - 1], y: [10 ** Math.floor(Math.log10(Math.min(0.1, ...felt.map(([, v]) => v))) - 1e-9), 10 ** Math.ceil(Math.log10(Math.max(1, ...felt.map(([, v]) => v))))],
-      log: true, xlabel: "lag", lines: [{ points: felt, as: colour }],
-      words: `Gradient of the last hidden state by lag, logarithmic. At lag ${T - 1}: ${at(T - 1)} of lag 0.`,
+      x: [0, T - 1], y: decades([0.1, 1, ...felt.map(([, v]) => v)]), log: true,
+      xlabel: "lag", lines: [{ points: felt, as }],
+      words: `Gradient of the last hidden state by lag, logarithmic. At lag ${T - 1}: ${scientific(made.lags[T - 1])} of lag 0.`,
     });
-    const said = steps.map((s, t) => [t + 1, lstm.readOut(made.net, s.h)]), right = test.ys.map((y, t) => [t + 1, y]).filter(([, y]) => y !== null);
-    const wide = Math.max(1.2, ...right.map(([, y]) => Math.abs(y)), ...said.map(([, y]) => Math.abs(y)));
+    const said = steps.map((s, t) => [t + 1, lstm.readOut(made.net, s.h)]);
+    const right = test.ys.map((y, t) => [t + 1, y]).filter(([, y]) => y !== null);
+    const wide = Math.max(1.2, ...[...right, ...said].map(([, y]) => Math.abs(y)));
     answer.draw({
-      x: [1, T], y: [-wide, wide], xlabel: "step",
-      lines: [{ points: said, as: colour }], dots: right,
+      x: [1, T], y: [-wide, wide], xlabel: "step", lines: [{ points: said, as }], dots: right,
       words: `Answer at the last step: ${number(said.at(-1)[1])}; right: ${number(right.at(-1)[1])}.`,
     });
+    const unit = k => ({ points: steps.map((s, t) => [t + 1, s.h[k]]), as: "lab-hidden lab-thin" });
     hidden.draw({
-      x: [1, T], y: [-1, 1], xlabel: "step",
-      lines: Array.from({ length: state.units }, (_, k) => ({ points: steps.map((s, t) => [t + 1, s.h[k]]), as: "lab-hidden lab-thin" })),
+      x: [1, T], y: [-1, 1], xlabel: "step", lines: Array.from({ length: state.units }, (_, k) => unit(k)),
       words: `${state.units} hidden states between −1 and 1 over ${T} steps.`,
     });
-    counted.textContent = `${n} steps` + (n ? `, loss ${scientific(recent())}, gradient norm ${scientific(made.norm)}` : "") + ` (chance ${scientific(task.chance)})`;
+    const so = n ? `, loss ${scientific(recent())}, gradient norm ${scientific(made.norm)}` : "";
+    counted.textContent = `${n} steps${so} (chance ${chance})`;
   }
 
   const recent = () => made.losses.slice(-20).reduce((sum, l) => sum + l, 0) / Math.min(20, made.losses.length);
-  const tell = () => live.say(() => made.losses.length ? `${made.losses.length} steps of training, loss ${scientific(recent())}, chance ${scientific(made.task.chance)}.` : "Not trained yet.");
+  const tell = () => live.say(() => {
+    const n = made.losses.length;
+    return n ? `${n} steps of training, loss ${scientific(recent())}, chance ${scientific(made.task.chance)}.` : "Not trained yet.";
+  });
 
   function look(now) {
     looking = probe(made);

@@ -32,7 +32,7 @@ const newId = () => `lab-${++made}`;
 // A labelled slider with its value beside the label; the arrow keys move it, as the browser has it.
 function slider({ label, min, max, step, value, show = String, change }) {
   const id = newId(), shown = html("span", { class: "lab-value", "aria-hidden": "true" });
-  const input = html("input", { type: "range", id, min, max, step, oninput: () => { tell(); change?.(Number(input.value)); } });
+  const input = html("input", { type: "range", id, min, max, step, oninput: () => { tell(); change(Number(input.value)); } });
   const tell = () => {
     shown.textContent = show(Number(input.value));
     input.setAttribute("aria-valuetext", shown.textContent);
@@ -49,7 +49,7 @@ function slider({ label, min, max, step, value, show = String, change }) {
 // A labelled choice; options are [value, words].
 function choice({ label, options, value, change }) {
   const id = newId();
-  const select = html("select", { id, onchange: () => change?.(select.value) },
+  const select = html("select", { id, onchange: () => change(select.value) },
     ...options.map(([key, words]) => html("option", { value: key }, words)));
   select.value = value;
   return { root: html("div", { class: "lab-choice" }, html("label", { for: id }, label), select), select };
@@ -195,7 +195,8 @@ function even(low, high, most = 4) {
 function decades(low, high) {
   const every = Math.max(1, Math.ceil((high - low) / 5)), found = [];
   for (let k = Math.ceil(low / every) * every; k <= high + 1e-9; k += every) {
-    found.push({ value: 10 ** k, text: k === 0 ? ["1"] : k === 1 ? ["10"] : ["10", svg("tspan", { dy: -5, class: "lab-power" }, number(k, 0))] });
+    const power = svg("tspan", { dy: -5, class: "lab-power" }, number(k, 0));
+    found.push({ value: 10 ** k, text: k === 0 ? ["1"] : k === 1 ? ["10"] : ["10", power] });
   }
   return found;
 }
@@ -203,7 +204,8 @@ function decades(low, high) {
 // The names of lines in a drawing: [class, words].
 const legend = entries => html("p", { class: "lab-legend" },
   ...entries.map(([as, words]) => html("span", {},
-    svg("svg", { width: 28, height: 10, "aria-hidden": "true" }, svg("path", { class: `lab-line ${as}`, d: "M0 5H28" })), ` ${words}`)));
+    svg("svg", { width: 28, height: 10, "aria-hidden": "true" }, svg("path", { class: `lab-line ${as}`, d: "M0 5H28" })),
+    ` ${words}`)));
 
 globalThis.widgets = { html, svg, number, scientific, slider, choice, button, liveRegion, address, calm, onWidth, chart, legend };
 globalThis.laboratory = {};      // what the laboratories hold, for the browser's console
