@@ -338,7 +338,7 @@ function start(host) {
   update("step", false);
   onWidth(pictures, now => { width = now; drawPictures(); });
   address.follow("gates", host, live, restore, () => update("step", false));
-  laboratory.gates = { PRESETS, state, update, get steps() { return steps; } };
+  laboratory.gates = { PRESETS, state, get steps() { return steps; } };
 }
 
 const host = document.getElementById("lab-gates");
