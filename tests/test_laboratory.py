@@ -563,7 +563,7 @@ def test_the_gradient_s_experiments_come_out(page):
 
 
 def test_a_keystroke_in_the_explorer_is_answered_at_once(page):
-    explore(page, length=100)
+    explore(page, length=100, bias=5)  # so that each key moves it
     page.locator("#lab-gradient").get_by_label("Forget bias b").focus()
     assert answer_time(page) < 50
 
