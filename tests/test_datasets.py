@@ -954,3 +954,17 @@ def test_chickenpox(shelf, server):
     assert data["counties"].tolist() == ["A", "B", "C"]
     assert [str(array.dtype) for array in data.values()] == ["float32", "int64", "<U1"]
     assert shelf.in_cache() == {"chickenpox/chickenpox.json": server.content}
+
+
+def test_multi30k(shelf, server):
+    """The real reader, from a small file of the same form."""
+    server.content = gzip.compress("Ein Hund läuft. \nZwei\xa0Männer  am Strand\n".encode(), mtime=0)
+    read, path = datasets._READERS["multi30k"], "data/task1/raw/test_2016_flickr.de.gz"
+    shelf.add("multi30k", f'commit = "{server.url}"', path=path, content=server.content)
+    shelf.monkeypatch.setitem(datasets._READERS, "multi30k", read)
+    data = datasets.load("multi30k")
+    assert {name: texts.tolist() for name, texts in data.items()} == {
+        "test_de": ["Ein Hund läuft.", "Zwei Männer am Strand"]
+    }
+    assert str(data["test_de"].dtype) == "<U21"
+    assert shelf.in_cache() == {"multi30k/test_2016_flickr.de.gz": server.content}

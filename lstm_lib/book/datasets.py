@@ -493,6 +493,15 @@ def _chickenpox(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     }
 
 
+def _multi30k(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    data = {}
+    for name, packed in files.items():
+        part, language, _ = name.split(".")  # such as test_2016_flickr.de.gz
+        lines = gzip.decompress(packed).decode("utf-8").removesuffix("\n").split("\n")
+        data[f"{part.split('_')[0]}_{language}"] = np.array([" ".join(line.split()) for line in lines])
+    return data
+
+
 def _shakespeare(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     titles, texts = [], []
     for data in files.values():
@@ -593,6 +602,7 @@ _READERS = {
     "spoken_digits": _spoken_digits,
     "mnist_5k": _mnist_5k,
     "chickenpox": _chickenpox,
+    "multi30k": _multi30k,
     "shakespeare": _shakespeare,
     "sp500": _sp500,
     "movie_reviews": _movie_reviews,
