@@ -1034,6 +1034,19 @@ def test_smartwatch_is_as_its_card_says():
     length = [np.median(np.linalg.norm(recordings[k][:, :3], axis=1)) for k in np.flatnonzero(hang)]
     assert abs(np.median(length) - 1) < 0.1
 
+    # Where the accelerometer reads little but gravity, a turn about x moves it from z to y and from y to -z, as
+    # da/dt = a × ω says of a thing at rest in the world; the factor is 1 if ω is in radians per second.
+    products, drift = [], []
+    for recording in recordings:
+        smooth = sum(recording[k : len(recording) - 10 + k].astype(float) for k in range(10)) / 10
+        a, w = smooth[1:-1, :3], smooth[1:-1, 3:]
+        still = np.abs(np.linalg.norm(a, axis=1) - 1) < 0.1
+        products.append((a[:, :, None] * w[:, None]).reshape(-1, 9)[still])
+        drift.append(25 * (smooth[2:, :3] - smooth[:-2, :3])[still])  # per second: two samples are 1/25 s
+    factor = np.linalg.lstsq(np.concatenate(products), np.concatenate(drift))[0].reshape(3, 3, 3)
+    assert 0.8 < factor[2, 0, 1] < 1.1  # a_z ω_x in da_y/dt
+    assert -1.1 < factor[1, 0, 2] < -0.8  # a_y ω_x in da_z/dt
+
 
 def test_chickenpox(shelf, server):
     """The real reader, from a small file of the same form."""
