@@ -617,8 +617,8 @@ class _ArraysOnly(pickle.Unpickler):
     """Reads a pickle of dicts, lists, texts and numpy arrays, and refuses every other.
 
     A pickle names the functions that are to be called, which could be any. Here four names are known, and each
-    stands for a piece of this module: nothing that the file names is imported or run. Its opcodes are listed first:
-    those that make objects in other ways are refused, and so are places in its memo beyond any need.
+    stands for a piece of this module: nothing that the file names is imported or run. Its opcodes are listed
+    first: those that make objects in other ways are refused, and so are places in its memo beyond any need.
     """
 
     _KNOWN = MappingProxyType(
@@ -626,14 +626,14 @@ class _ArraysOnly(pickle.Unpickler):
             ("numpy.core.multiarray", "_reconstruct"): _Name(lambda *_: _Array()),
             ("numpy", "ndarray"): _Name(lambda *_: None),  # only handed to the one above
             ("numpy", "dtype"): _Name(_Dtype),
-            ("_codecs", "encode"): _Name(
-                lambda text, _: str.encode(text, "latin-1")
-            ),  # bytes, as Python 2 has them
+            # bytes, as Python 2 has them
+            ("_codecs", "encode"): _Name(lambda text, _: str.encode(text, "latin-1")),
         }
     )
     _OPCODES = """
-        PROTO GLOBAL REDUCE BUILD STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINUNICODE BINPUT LONG_BINPUT
-        BINGET LONG_BINGET TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE EMPTY_LIST EMPTY_DICT APPEND APPENDS SETITEMS"""
+        PROTO GLOBAL REDUCE BUILD STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINUNICODE BINPUT
+        LONG_BINPUT BINGET LONG_BINGET TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE EMPTY_LIST EMPTY_DICT
+        APPEND APPENDS SETITEMS"""
 
     def __init__(self, data: bytes) -> None:
         known = self._OPCODES.split()
