@@ -17,6 +17,8 @@ import json
 import lzma
 import os
 import pathlib
+import pickle
+import pickletools
 import re
 import subprocess
 import sys
@@ -47,6 +49,7 @@ REAL = [
     "chinese_reviews",
     "peoples_daily",
     "chicago_l",
+    "smartwatch",
 ]
 CARD = """
     [{name}]
@@ -577,6 +580,84 @@ def test_pickles_are_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def as_npy(content, protocol=2):
+    """One object as numpy.save writes it."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": ()})
+    pickle.dump(content, stream, protocol)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("function", [open, os.system, eval, np.fromfile, np.ndarray.tofile])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_of_the_smartwatch_runs_nothing(tmp_path, function, protocol):
+    class Trap:
+        def __reduce__(self):
+            return function, ((tmp_path / "ran").as_posix(), "w") if function is open else ("touch ran",)
+
+    with pytest.raises(pickle.UnpicklingError, match="is refused: only arrays are read"):
+        datasets._smartwatch({"watch_dataset.npy": as_npy({"X": [Trap()]}, protocol)})
+    assert not (tmp_path / "ran").exists()
+
+
+KNOWN = b"c_codecs\nencode\n", b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"cnumpy.core.multiarray\n_reconstruct\n"
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_what_the_pickle_of_the_smartwatch_names_cannot_be_changed(known):
+    """BUILD sets attributes: of a function its defaults, of a class its methods."""
+    name = known[1:].decode().split()
+    before = dir(datasets._ArraysOnly._KNOWN[*name]), dir(datasets._Array), dir(datasets._Dtype)
+    for state in (b"}", b"}(X\x04\x00\x00\x00codeK\x01u", b"N}(X\x05\x00\x00\x00_callK\x01u\x86"):
+        with pytest.raises(pickle.UnpicklingError, match="a change of a function is refused"):
+            datasets._ArraysOnly(b"\x80\x02" + known + state + b"b.").load()
+    assert before == (dir(datasets._ArraysOnly._KNOWN[*name]), dir(datasets._Array), dir(datasets._Dtype))
+
+
+@pytest.mark.parametrize(
+    ("opcode", "data"),
+    [
+        ("NEWOBJ", b"cnumpy\ndtype\n)\x81."),
+        ("INST", b"(inumpy\ndtype\n."),
+        ("OBJ", b"(cnumpy\ndtype\no."),
+        ("EXT1", b"\x82\x01."),
+        ("PERSID", b"Pname\n."),
+        ("LONG_BINPUT", b"Nr\xff\xff\xff\x7f."),  # a memo of 16 GB
+    ],
+)
+def test_other_ways_to_make_objects_are_refused(opcode, data):
+    with pytest.raises(pickle.UnpicklingError, match=f"{opcode} is refused: only arrays are read"):
+        datasets._ArraysOnly(b"\x80\x02" + data)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array(["text"]), np.array([1j]), np.array([1], "M8[s]"), np.array([1], ">i4"), np.array([1], "f2")],
+)
+def test_other_arrays_are_refused(array):
+    with pytest.raises(pickle.UnpicklingError):
+        unpickled(array)
+
+
+def unpickled(array):
+    data = pickle.dumps(array, 2).replace(b"numpy._core", b"numpy.core")  # as numpy before 2.0 called it
+    return datasets._ArraysOnly(data).load().value
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    code=st.sampled_from(["<f8", "<f4", "<i8", "<i4", "|u1"]),
+)
+def test_arrays_in_a_pickle(shape, code):
+    array = np.random.default_rng(0).integers(0, 100, shape).astype(code)
+    for other in (array, np.asfortranarray(array), array[::-1], array.T):
+        got = unpickled(other)
+        np.testing.assert_array_equal(got, other)
+        assert got.dtype == array.dtype
+        assert got.flags.writeable
+
+
 # --- what the sets hold ----------------------------------------------------------------------------
 
 
@@ -937,6 +1018,66 @@ def test_chicago_l_is_as_its_card_says():
     assert len(set(station)) == riders.shape[1] == 20
     zeros = dict(zip(station, (riders == 0).sum(0).tolist(), strict=True))
     assert (zeros["Polk"], zeros["Quincy_Wells"], zeros["Washington_Wells"]) == (135, 23, 22)
+
+
+def test_smartwatch():
+    """The numbers a second time, from the opcodes of the pickle: the file as a list, of which nothing is run."""
+    data = datasets.load("smartwatch")
+    raw = original("smartwatch")
+    opcodes = [(opcode.name, value) for opcode, value, _ in pickletools.genops(raw[128:])]
+    called = {value for name, value in opcodes if name in ("GLOBAL", "STACK_GLOBAL")}
+    assert called == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "_codecs encode", "numpy dtype"}
+    texts = [value for name, value in opcodes if name == "BINUNICODE"]
+    blocks = [text.encode("latin-1") for text in texts if len(text) > 1000]
+    *recordings, exercise, person, side = blocks
+    assert len(recordings) == 140
+    for k, block in enumerate(recordings):
+        recording = data["signal"][data["starts"][k] : data["starts"][k + 1]]
+        columns = np.frombuffer(block, "<f8").reshape(6, -1)  # written by columns
+        np.testing.assert_array_equal(recording.T, np.float32(columns))
+    assert data["starts"][-1] == len(data["signal"])
+    np.testing.assert_array_equal(data["exercise"], np.frombuffer(exercise, "<i8"))
+    np.testing.assert_array_equal(data["person"], np.frombuffer(person, "<i8"))
+    np.testing.assert_array_equal(data["right"], np.frombuffer(side, "<f8"))
+    short = [text for text in texts if text in data["names"] or text in data["channels"]]
+    assert short == [*data["names"], *data["channels"]]
+
+
+def test_smartwatch_is_as_its_card_says():
+    data = datasets.load("smartwatch")
+    signal, starts = data["signal"], data["starts"]
+    each = set(zip(data["person"].tolist(), data["exercise"].tolist(), data["right"].tolist(), strict=True))
+    assert each == set(itertools.product(range(1, 11), range(7), (False, True)))
+    samples = np.diff(starts)
+    assert (samples.min(), samples.max(), round(len(signal) / 50 / 60)) == (947, 2618, 81)
+    assert (round(947 / 50), round(2618 / 50)) == (19, 52)
+    recordings = [signal[a:b] for a, b in itertools.pairwise(starts)]
+    assert len({recording.tobytes() for recording in recordings}) == 140
+    assert np.isfinite(signal).all()
+
+    # In PEN and TRAP the arm hangs: gravity lies along ax, with one sign for each arm.
+    hang = np.isin(data["exercise"], (0, 5))
+    ax = np.array([recording[:, 0].mean() for recording in recordings])
+    assert (np.abs(ax[hang & data["right"]] + 1) < 0.35).all()
+    assert (np.abs(ax[hang & ~data["right"]] - 1) < 0.35).all()
+    length = [np.median(np.linalg.norm(recordings[k][:, :3], axis=1)) for k in np.flatnonzero(hang)]
+    assert abs(np.median(length) - 1) < 0.1
+
+    # Gravity stays where it is while the watch turns: da/dt = a × ω. Carried on so for 0.6 s it comes nearest to
+    # what is then measured with the signs that ω has, and in radians; so the axes are those of a right hand.
+    for side, name in itertools.product((False, True), ("ABD", "FEL")):
+        which = np.flatnonzero((data["right"] == side) & (data["names"][data["exercise"]] == name))
+        starts_at = [recordings[k][first : first + 31].astype(float) for k in which for first in range(0, 900, 30)]
+        pieces = np.array(starts_at)  # (pieces, 31, 6)
+        off = {}
+        for signs in itertools.product((1, -1), repeat=3):
+            for unit in (1, np.pi / 180):
+                a = pieces[:, 0, :3]
+                for t in range(30):
+                    a = a + np.cross(a, unit * np.array(signs) * pieces[:, t, 3:]) / 50
+                cosine = (a * pieces[:, -1, :3]).sum(1) / np.linalg.norm(a, axis=1)
+                off[signs, unit] = np.median(cosine / np.linalg.norm(pieces[:, -1, :3], axis=1))
+        assert max(off, key=off.get) == ((1, 1, 1), 1)
 
 
 def test_chickenpox(shelf, server):
