@@ -18,7 +18,6 @@ import lzma
 import os
 import pathlib
 import pickle
-import pickletools
 import re
 import subprocess
 import sys
@@ -588,74 +587,18 @@ def as_npy(content, protocol=2):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("function", [open, os.system, eval, np.fromfile, np.ndarray.tofile])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle_of_the_smartwatch_runs_nothing(tmp_path, function, protocol):
+def test_the_pickle_of_the_smartwatch_runs_nothing(tmp_path, protocol):
     class Trap:
         def __reduce__(self):
-            return function, ((tmp_path / "ran").as_posix(), "w") if function is open else ("touch ran",)
+            return pathlib.Path.touch, (tmp_path / "ran",)
 
-    with pytest.raises(pickle.UnpicklingError, match="is refused: only arrays are read"):
-        datasets._smartwatch({"watch_dataset.npy": as_npy({"X": [Trap()]}, protocol)})
+    data = as_npy({"X": [Trap()]}, protocol)
+    pickle.loads(data[128:])
+    (tmp_path / "ran").unlink()  # so pickle does run it
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        datasets._smartwatch({"watch_dataset.npy": data})
     assert not (tmp_path / "ran").exists()
-
-
-KNOWN = b"c_codecs\nencode\n", b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"cnumpy.core.multiarray\n_reconstruct\n"
-
-
-@pytest.mark.parametrize("known", KNOWN)
-def test_what_the_pickle_of_the_smartwatch_names_cannot_be_changed(known):
-    """BUILD sets attributes: of a function its defaults, of a class its methods."""
-    name = known[1:].decode().split()
-    before = dir(datasets._ArraysOnly._KNOWN[*name]), dir(datasets._Array), dir(datasets._Dtype)
-    for state in (b"}", b"}(X\x04\x00\x00\x00codeK\x01u", b"N}(X\x05\x00\x00\x00_callK\x01u\x86"):
-        with pytest.raises(pickle.UnpicklingError, match="a change of a function is refused"):
-            datasets._ArraysOnly(b"\x80\x02" + known + state + b"b.").load()
-    assert before == (dir(datasets._ArraysOnly._KNOWN[*name]), dir(datasets._Array), dir(datasets._Dtype))
-
-
-@pytest.mark.parametrize(
-    ("opcode", "data"),
-    [
-        ("NEWOBJ", b"cnumpy\ndtype\n)\x81."),
-        ("INST", b"(inumpy\ndtype\n."),
-        ("OBJ", b"(cnumpy\ndtype\no."),
-        ("EXT1", b"\x82\x01."),
-        ("PERSID", b"Pname\n."),
-        ("LONG_BINPUT", b"Nr\xff\xff\xff\x7f."),  # a memo of 16 GB
-    ],
-)
-def test_other_ways_to_make_objects_are_refused(opcode, data):
-    with pytest.raises(pickle.UnpicklingError, match=f"{opcode} is refused: only arrays are read"):
-        datasets._ArraysOnly(b"\x80\x02" + data)
-
-
-@pytest.mark.parametrize(
-    "array",
-    [np.array(["text"]), np.array([1j]), np.array([1], "M8[s]"), np.array([1], ">i4"), np.array([1], "f2")],
-)
-def test_other_arrays_are_refused(array):
-    with pytest.raises(pickle.UnpicklingError):
-        unpickled(array)
-
-
-def unpickled(array):
-    data = pickle.dumps(array, 2).replace(b"numpy._core", b"numpy.core")  # as numpy before 2.0 called it
-    return datasets._ArraysOnly(data).load().value
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    code=st.sampled_from(["<f8", "<f4", "<i8", "<i4", "|u1"]),
-)
-def test_arrays_in_a_pickle(shape, code):
-    array = np.random.default_rng(0).integers(0, 100, shape).astype(code)
-    for other in (array, np.asfortranarray(array), array[::-1], array.T):
-        got = unpickled(other)
-        np.testing.assert_array_equal(got, other)
-        assert got.dtype == array.dtype
-        assert got.flags.writeable
 
 
 # --- what the sets hold ----------------------------------------------------------------------------
@@ -1021,26 +964,28 @@ def test_chicago_l_is_as_its_card_says():
 
 
 def test_smartwatch():
-    """The numbers a second time, from the opcodes of the pickle: the file as a list, of which nothing is run."""
-    data = datasets.load("smartwatch")
-    raw = original("smartwatch")
-    opcodes = [(opcode.name, value) for opcode, value, _ in pickletools.genops(raw[128:])]
-    called = {value for name, value in opcodes if name in ("GLOBAL", "STACK_GLOBAL")}
-    assert called == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "_codecs encode", "numpy dtype"}
-    texts = [value for name, value in opcodes if name == "BINUNICODE"]
-    blocks = [text.encode("latin-1") for text in texts if len(text) > 1000]
-    *recordings, exercise, person, side = blocks
-    assert len(recordings) == 140
-    for k, block in enumerate(recordings):
-        recording = data["signal"][data["starts"][k] : data["starts"][k + 1]]
-        columns = np.frombuffer(block, "<f8").reshape(6, -1)  # written by columns
-        np.testing.assert_array_equal(recording.T, np.float32(columns))
-    assert data["starts"][-1] == len(data["signal"])
-    np.testing.assert_array_equal(data["exercise"], np.frombuffer(exercise, "<i8"))
-    np.testing.assert_array_equal(data["person"], np.frombuffer(person, "<i8"))
-    np.testing.assert_array_equal(data["right"], np.frombuffer(side, "<f8"))
-    short = [text for text in texts if text in data["names"] or text in data["channels"]]
-    assert short == [*data["names"], *data["channels"]]
+    """The reader finds what numpy and pickle have written, in the release's form."""
+    dice = np.random.default_rng(0)
+    recordings = [dice.normal(size=(length, 6)) for length in (30, 25, *range(40, 178))]
+    exercise, person = dice.integers(0, 7, 140), dice.integers(1, 11, 140)
+    side = dice.integers(0, 2, 140).astype(float)
+    names, channels = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"], ["ax", "ay", "az", "wx", "wy", "wz"]
+    content = {
+        "X": np.array([np.asfortranarray(recording) for recording in recordings], dtype=object),
+        "y_labels": np.array(names, dtype=object),
+        "y": exercise,
+        "subject": person,
+        "side": side,
+        "X_labels": np.array(channels, dtype=object),
+    }
+    got = datasets._smartwatch({"watch_dataset.npy": as_npy(content)})
+    assert got["signal"].flags.c_contiguous  # or else tensors of it have no view(-1)
+    np.testing.assert_array_equal(got["signal"], np.float32(np.concatenate(recordings)))
+    np.testing.assert_array_equal(np.diff(got["starts"]), [len(recording) for recording in recordings])
+    np.testing.assert_array_equal(got["exercise"], exercise)
+    np.testing.assert_array_equal(got["person"], person)
+    np.testing.assert_array_equal(got["right"], side == 1)
+    assert (got["names"].tolist(), got["channels"].tolist()) == (names, channels)
 
 
 def test_smartwatch_is_as_its_card_says():

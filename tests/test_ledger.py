@@ -63,7 +63,9 @@ def book(tmp_path) -> Path:
             for directive in ("claims-count", "claims-filter", "claims-ledger", "run-times", "bibliography")
         )
     )
-    (tmp_path / "article.md").write_text("---\norphan: true\n---\n\n# Article\n\n```{article}\n```\n")
+    (tmp_path / "article.md").write_text(
+        "---\norphan: true\n---\n\n# Article\n\n```{article-strip}\n```\n\n```{article-tables}\n```\n"
+    )
     return tmp_path
 
 
@@ -126,6 +128,8 @@ def test_the_article_is_shown_whole_and_in_its_own_order(book):
             words = claim.verdict
         assert found.startswith(words)
         assert found.endswith(claim.note) or words == "not yet tested"
+    page = str(soup.body)
+    assert page.index("claim-strip") < page.index("Of 34 sentences") < page.index("<table")
     told = soup.select_one(".claim-strip").find_next("p").text
     first, *numbers = (int(n) for n in re.findall(r"\d+", told))
     assert first == sum(numbers) == len(of_the_article)

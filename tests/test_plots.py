@@ -1,7 +1,7 @@
 """The book's colours, judged by the formulas of WCAG 2.2 and of colour vision."""
 
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -87,6 +87,37 @@ def test_spread_knows_the_colours_of_the_book_only():
         plots.spread(ax, [0, 1], [[1, 5]], "a seed", "purple")
     assert not ax.lines
     plt.close(figure)
+
+
+def on_page(colour: tuple[float, ...], page: str) -> np.ndarray:
+    """What a colour with its opacity looks like on a page, whose style may brighten figures: L*, a*, b*."""
+    (brighter,) = re.findall(r'"dark"\] \.bd-article img { filter: brightness\(([\d.]+)\)', STYLE)
+    factor = float(brighter) if page == "dark" else 1.0
+    *rgb, opacity = colour
+    seen = opacity * np.minimum(1, factor * np.array(rgb)) + (1 - opacity) * np.array(to_rgb(PAGES[page]))
+    return lab(linear(tuple(seen)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", ["lstm", "baseline", "hidden"])
+def test_shades_begin_at_the_page_and_every_tenth_can_be_told_from_the_next(name, page):
+    shades = plots.shades(name)
+    steps = [on_page(shades(value), page) for value in np.linspace(0, 1, 11)]
+    assert np.linalg.norm(steps[0] - lab(linear(PAGES[page]))) < 1e-9
+    assert min(np.linalg.norm(a - b) for a, b in pairwise(steps)) > 2
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_heat_map_of_a_chapter_begins_in_a_white_that_hides_its_first_values(page):
+    for path in (Path(__file__).parent.parent / "notebooks").glob("*/*.ipynb"):
+        for name in set(re.findall(r'cmap=\\"(\w+)\\"', path.read_text(encoding="utf-8"))):
+            first, next_one = (on_page(mpl.colormaps[name](value), page) for value in (0.0, 0.1))
+            assert np.linalg.norm(first - next_one) > 2, (path.stem, name)
+
+
+def test_shades_know_the_colours_of_the_book_only():
+    with pytest.raises(ValueError, match=r"^colour must be one of input, forget, .*, got 'purple'$"):
+        plots.shades("purple")
 
 
 @pytest.mark.parametrize("name", ["cell.svg", "logo.svg"])

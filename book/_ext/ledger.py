@@ -1,10 +1,10 @@
 """The pages that a build makes from what was measured: the ledger of claims, and the run times.
 
-Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}`, `{article}` and `{run-times}`; and a role,
-`{measured}`, for a single measure in a text. Evidence comes from the outputs of the committed notebooks and from
-the recorded runs in `results/`; a claim without its evidence, or a bound that fails, ends the build. What was seen
-to break a claim (`results/mutants/`) goes into the ledger, and into the claim's box in its chapter, whose
-committed outputs know nothing of it.
+Directives: `{claims-count}`, `{claims-filter}`, `{claims-ledger}`, `{article-strip}`, `{article-tables}` and
+`{run-times}`; and a role, `{measured}`, for a single measure in a text. Evidence comes from the outputs of the
+committed notebooks and from the recorded runs in `results/`; a claim without its evidence, or a bound that fails,
+ends the build. What was seen to break a claim (`results/mutants/`) goes into the ledger, and into the claim's box
+in its chapter, whose committed outputs know nothing of it.
 """
 
 from __future__ import annotations
@@ -295,31 +295,52 @@ class Ledger(Directive):
 
 
 class Article(Directive):
-    """The sentences of the source article in its own order, each with its verdict: first a strip, then tables."""
+    """The sentences of the source article in its own order, each with its verdict."""
 
     def text(self) -> list[str]:
         tested = {one.claim for found in page_evidence().values() for one in found}
         entries = [claim for claim in claims.registry().values() if claim.source.startswith("article")]
         entries.sort(key=lambda claim: claim.source.split(", ")[1])  # by section; within one, as registered
-        kinds = {claim.id: verdict(claim, tested) for claim in entries}
+        return self.told([(claim, verdict(claim, tested)) for claim in entries])
+
+    def told(self, entries: list[tuple[claims.Claim, str]]) -> list[str]:
+        """The lines of MyST for claims and the kinds of their verdicts."""
+        raise NotImplementedError
+
+    def linked(self, claim: claims.Claim, text: str, attributes: str = "") -> str:
+        """A link to a claim's entry in the ledger."""
         uri = self.env.app.builder.get_relative_uri(self.env.docname, "book/claims")
+        return f'<a href="{uri}#{claim.id.lower()}"{attributes}>{text}</a>'
+
+
+class ArticleStrip(Article):
+    """A square for each sentence, and how many there are of each verdict."""
+
+    def told(self, entries: list[tuple[claims.Claim, str]]) -> list[str]:
         squares = [
-            f'<a class="claim-verdict claim-{kind}" href="{uri}#{name.lower()}" '
-            f'title="{name}: {VERDICTS[kind]}">{name[1:]}</a>'
-            for name, kind in kinds.items()
+            self.linked(
+                claim, claim.id[1:], f' class="claim-verdict claim-{kind}" title="{claim.id}: {VERDICTS[kind]}"'
+            )
+            for claim, kind in entries
         ]
-        number = Counter(kinds.values())
-        told = [f"{number[kind]} {words}" for kind, words in VERDICTS.items() if number[kind]]
-        lines = [f'<p class="claim-strip">{"".join(squares)}</p>', ""]
-        lines += [f"Of {len(entries)} sentences: {', '.join(told)}.", ""]
-        for heading, some in groupby(entries, key=group):
+        number = Counter(kind for _, kind in entries)
+        counts = ", ".join(f"{number[kind]} {words}" for kind, words in VERDICTS.items() if number[kind])
+        strip = f'<p class="claim-strip">{"".join(squares)}</p>'
+        return [strip, "", f"Of {len(entries)} sentences: {counts}."]
+
+
+class ArticleTables(Article):
+    """A table for each section, under a heading."""
+
+    def told(self, entries: list[tuple[claims.Claim, str]]) -> list[str]:
+        lines = []
+        for heading, some in groupby(entries, key=lambda entry: group(entry[0])):
             lines += [heading.replace("The article, s", "## S"), ""]
             lines += ["| | The article says | What came out |", "|---|---|---|"]
-            for claim in some:
-                kind = kinds[claim.id]
+            for claim, kind in some:
                 badge = f'<span class="claim-verdict claim-{kind}">{VERDICTS[kind]}</span>'
-                link = f'<a href="{uri}#{claim.id.lower()}">{claim.id}</a>'
-                lines += [f"| {link} | {claim.statement} | {badge} {claim.note if kind != 'open' else ''} |"]
+                note = claim.note if kind != "open" else ""
+                lines += [f"| {self.linked(claim, claim.id)} | {claim.statement} | {badge} {note} |"]
             lines += [""]
         return lines
 
@@ -379,7 +400,8 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("claims-count", Count)
     app.add_directive("claims-filter", Filters)
     app.add_directive("claims-ledger", Ledger)
-    app.add_directive("article", Article)
+    app.add_directive("article-strip", ArticleStrip)
+    app.add_directive("article-tables", ArticleTables)
     app.add_directive("run-times", RunTimes)
     app.add_role("measured", Measured())
     app.connect("doctree-read", into_boxes)

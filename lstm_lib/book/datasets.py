@@ -21,7 +21,6 @@ import io
 import json
 import lzma
 import os
-import pickle
 import pickletools
 import re
 import subprocess
@@ -598,100 +597,21 @@ def _chicago_l(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     }
 
 
-class _Array:
-    """What the pickle of an array says of it; `value` is made of that here, and of plain numbers only."""
-
-    __slots__ = ("value",)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, by_columns, data = state
-        if dtype.code == "O8":
-            self.value = data  # a list
-        elif re.fullmatch("f[48]|[iu][1248]", dtype.code):
-            numbers = np.frombuffer(data, dtype="<" + dtype.code)
-            self.value = numbers.reshape(shape, order="F" if by_columns else "C").copy()
-        else:
-            raise pickle.UnpicklingError(f"an array of {dtype.code} is no array of numbers")
-
-
-class _Dtype:
-    """A type of numbers as a pickle names it; all here are little-endian."""
-
-    __slots__ = ("code",)
-
-    def __init__(self, code: str, *_: object) -> None:
-        self.code = code
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] not in ("<", "|"):
-            raise pickle.UnpicklingError(f"byte order {state[1]} is not expected")
-
-
-class _Name:
-    """A name that a pickle may call; unlike a function or a class it has nothing that a pickle could change."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("a change of a function is refused: only arrays are read")
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads a pickle of dicts, lists, texts and numpy arrays, and refuses every other.
-
-    A pickle names the functions that are to be called, which could be any. Here four names are known, and each
-    stands for a piece of this module: nothing that the file names is imported or run. Its opcodes are listed
-    first: those that make objects in other ways are refused, and so are places in its memo beyond any need.
-    """
-
-    _KNOWN = MappingProxyType(
-        {
-            ("numpy.core.multiarray", "_reconstruct"): _Name(lambda *_: _Array()),
-            ("numpy", "ndarray"): _Name(lambda *_: None),  # only handed to the one above
-            ("numpy", "dtype"): _Name(_Dtype),
-            # bytes, as Python 2 has them
-            ("_codecs", "encode"): _Name(lambda text, _: str.encode(text, "latin-1")),
-        }
-    )
-    _OPCODES = """
-        PROTO GLOBAL REDUCE BUILD STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINUNICODE BINPUT
-        LONG_BINPUT BINGET LONG_BINGET TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE EMPTY_LIST EMPTY_DICT
-        APPEND APPENDS SETITEMS"""
-
-    def __init__(self, data: bytes) -> None:
-        known = self._OPCODES.split()
-        for opcode, value, _ in pickletools.genops(data):
-            if opcode.name not in known or (opcode.name == "LONG_BINPUT" and value > len(data)):
-                raise pickle.UnpicklingError(f"{opcode.name} is refused: only arrays are read")
-        super().__init__(io.BytesIO(data))
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._KNOWN:
-            raise pickle.UnpicklingError(f"{module}.{name} is refused: only arrays are read")
-        return self._KNOWN[module, name]
-
-
 def _smartwatch(files: dict[str, bytes]) -> dict[str, np.ndarray]:
-    stream = io.BytesIO(files["watch_dataset.npy"])
-    np.lib.format.read_magic(stream)
-    np.lib.format.read_array_header_1_0(stream)  # what follows is one object, a dict, pickled by Python 2's rules
-    (content,) = _ArraysOnly(stream.read()).load().value
-    recordings = [recording.value for recording in content["X"]]
-    exercise, person, side = (content[key].value for key in ("y", "subject", "side"))
+    # Arrays in a pickle of Python 2, behind the 128 bytes of numpy's header. As above, its opcodes are listed and
+    # nothing is run. A long text is the bytes of an array: the recordings, by columns; exercise, person, side.
+    opcodes = pickletools.genops(files["watch_dataset.npy"][128:])
+    texts = [value for opcode, value, _ in opcodes if opcode.name == "BINUNICODE"]
+    *recordings, exercise, person, side = (text.encode("latin-1") for text in texts if len(text) > 1000)
+    recordings = [np.frombuffer(recording, "<f8").reshape(6, -1).T for recording in recordings]
     return {
-        "signal": np.concatenate(recordings).astype(np.float32),
+        "signal": np.concatenate(recordings).astype(np.float32, order="C"),
         "starts": np.cumsum([0, *map(len, recordings)]).astype(np.int64),
-        "exercise": exercise.astype(np.int64),
-        "person": person.astype(np.int64),
-        "right": side == 1,
-        "channels": np.array(content["X_labels"]),
-        "names": np.array(content["y_labels"]),
+        "exercise": np.frombuffer(exercise, "<i8").astype(np.int64),
+        "person": np.frombuffer(person, "<i8").astype(np.int64),
+        "right": np.frombuffer(side, "<f8") == 1,
+        "channels": np.array(texts[texts.index("X_labels") + 1 :][:6]),
+        "names": np.array(texts[texts.index("y_labels") + 1 :][:7]),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
 INK = "#70757d"
 """Text and axes: a grey of 4.6:1 on white. None has 4.5:1 on the dark page too, so its style brightens figures."""
@@ -69,6 +70,35 @@ def style() -> None:
     )
 
 
+def shades(colour: str, least: float = 0.0, most: float = 1.0) -> LinearSegmentedColormap:
+    """A colour map that fades into the page, light or dark: one that ends in white glares on a dark page.
+
+    Parameters
+    ----------
+    colour : str
+        A key of :data:`COLOUR`.
+    least, most : float
+        How opaque the colour is at the lower and at the upper end, 0 to 1.
+
+    Returns
+    -------
+    matplotlib.colors.LinearSegmentedColormap
+
+    Raises
+    ------
+    ValueError
+        If ``colour`` is not a quantity of :data:`COLOUR`.
+
+    Examples
+    --------
+    >>> clear, full = shades("lstm")([0.0, 1.0])  # red, green, blue, opacity
+    >>> float(clear[3]), float(full[3])
+    (0.0, 1.0)
+    """
+    ends = [to_rgba(_known(colour), alpha) for alpha in (least, most)]
+    return LinearSegmentedColormap.from_list(colour, ends)
+
+
 def spread(ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], label: str, colour: str, **line) -> None:
     """Draw several runs as their median, with a band from the least to the greatest.
 
@@ -92,8 +122,13 @@ def spread(ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], label:
     ValueError
         If ``colour`` is not a quantity of :data:`COLOUR`.
     """
+    colour, runs = _known(colour), np.asarray(runs, dtype=float)
+    ax.plot(x, np.median(runs, axis=0), color=colour, label=label, **line)
+    ax.fill_between(x, runs.min(axis=0), runs.max(axis=0), color=colour, alpha=0.22, linewidth=0)
+
+
+def _known(colour: str) -> str:
+    """The colour of a quantity."""
     if colour not in COLOUR:
         raise ValueError(f"colour must be one of {', '.join(COLOUR)}, got {colour!r}")
-    runs = np.asarray(runs, dtype=float)
-    ax.plot(x, np.median(runs, axis=0), color=COLOUR[colour], label=label, **line)
-    ax.fill_between(x, runs.min(axis=0), runs.max(axis=0), color=COLOUR[colour], alpha=0.22, linewidth=0)
+    return COLOUR[colour]

@@ -196,11 +196,9 @@ class Comparison:
         where += f", {one['kind']}" + (f" {one['label']!r}" if one["label"] else "")
         if old is None or new is None:
             self.changed(where, old and "", new and "")
-        elif self.structure:
-            return  # How many of a kind were drawn, the runs that ended say, may be a result, too.
         elif old["count"] != new["count"]:
             self.told.append(f"{where}: committed {old['count']} of them, this run {new['count']}")
-        else:
+        elif not self.structure:
             self.text(f"{where}, label", old["label"], new["label"])
             for name in [key for key in old if key not in ("kind", "label", "count")]:
                 axis = {"width": "x", "height": "y"}.get(name, name)
