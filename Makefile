@@ -10,7 +10,7 @@ BENCH ?=
 PAGE ?=
 export PYTHONHASHSEED = 0
 
-.PHONY: help book test chapter notebooks run mutants lab lock bench look repo lint clean
+.PHONY: help book test doctor chapter notebooks run mutants lab lock bench look repo lint clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,9 @@ book: .venv/.ready      ## build the book: _build/html/index.html
 
 test: .venv/.ready      ## all tests: library, files, style, every notebook against its outputs (or one, NB=…)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(FILES),-n 2 --dist loadscope)
+
+doctor: .venv/.ready    ## does the book run here? packages, device, data, and which chapters stop at what
+	$(BIN)/python tools/doctor.py
 
 chapter: .venv/.ready   ## begin a chapter: write its text from the template (NB=gates/a_new_one)
 	$(BIN)/python tools/template.py $(NB)

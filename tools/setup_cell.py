@@ -72,15 +72,16 @@ if missing:
 """
 
 
+def code(notebook: NotebookNode) -> ast.Module:
+    """All code of a notebook, without what only IPython understands."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return ast.parse("\n".join(re.sub(r"^\s*[%!].*$", "", source, flags=re.MULTILINE) for source in cells))
+
+
 def imported(notebook: NotebookNode) -> set[str]:
     """The packages that the code of a notebook imports."""
-    code = "\n".join(
-        re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    )
     names = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(code(notebook)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
