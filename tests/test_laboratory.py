@@ -1,20 +1,25 @@
 """The laboratory: its JavaScript against PyTorch, in a browser and from the disk; its files, without one."""
 
+import copy
 import math
 import re
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
+import lab_model
 import laboratory
 import look
 from chapters import ROOT
 from lstm_lib.book.plots import COLOUR
+from lstm_lib.trace import trace
 
 LAB = ROOT / "book" / "_static" / "lab"
 SCRIPTS = [LAB / f"{name}.js" for name in laboratory.SCRIPTS]
@@ -28,7 +33,8 @@ every_unit = pytest.mark.parametrize("unit", UNITS)
 
 def test_every_script_is_loaded_and_weighs_little():
     assert {path.name for path in LAB.glob("*.js")} == {path.name for path in SCRIPTS}
-    assert sum(path.stat().st_size for path in SCRIPTS) < 60_000
+    assert sum(path.stat().st_size for path in SCRIPTS if path != lab_model.PATH) < 85_000
+    assert lab_model.PATH.stat().st_size < 150_000
 
 
 def test_scripts_and_style_ask_nothing_of_the_network():
@@ -47,6 +53,34 @@ def test_quantities_have_the_colours_of_the_figures():
         name: [min(255, round(1.35 * int(c[k : k + 2], 16))) for k in (1, 3, 5)] for name, c in light.items()
     }
     assert dark == {name: "#{:02x}{:02x}{:02x}".format(*channels) for name, channels in brighter.items()}
+
+
+THEMES = {  # of the pages: text, muted text, background, surface, border
+    "light": ("#222832", "#48566b", "#ffffff", "#f3f4f5", "#c9c9c9"),
+    "dark": ("#ced6dd", "#9ca4af", "#121212", "#29313d", "#48566b"),
+}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_coloured_text_can_be_read(theme):
+    """WCAG's contrast of the text with each quantity at its fullest behind it."""
+
+    def luminance(colour):
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in colour]
+        return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    def rgb(colour):
+        return [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+
+    style = (LAB / "lab.css").read_text(encoding="utf-8")
+    which = list(THEMES).index(theme)
+    colours = dict(re.findall(r"--lab-(\w+): (#\w+);", style.split("}")[which]))
+    most = float(re.findall(r"--lab-most: ([.\d]+);", style)[which])
+    text, _, background, *_ = map(rgb, THEMES[theme])
+    for name in ("input", "forget", "candidate", "output", "cell", "hidden", "x"):
+        behind = [most * a + (1 - most) * b for a, b in zip(rgb(colours[name]), background, strict=True)]
+        low, high = sorted((luminance(text), luminance(behind)))
+        assert (high + 0.05) / (low + 0.05) > 4.5, name
 
 
 def test_only_a_page_with_a_laboratory_loads_it(tmp_path):
@@ -481,7 +515,7 @@ def test_a_link_that_says_nothing_changes_nothing(open_page, page, place):
         other.get_by_text("The link could not be read").wait_for(state="attached")
 
 
-def answer_time(page):
+def answer_time(page, keys=("ArrowLeft",)):
     """Milliseconds from a key to the next picture, the median of 21; whatever has the focus gets the keys."""
     page.evaluate("""() => {
       globalThis.answered = [];
@@ -490,8 +524,8 @@ def answer_time(page):
         requestAnimationFrame(() => setTimeout(() => answered.push(performance.now() - begun)));
       };
     }""")
-    for _ in range(21):
-        page.keyboard.press("ArrowLeft")
+    for k in range(21):
+        page.keyboard.press(keys[k % len(keys)])
         page.wait_for_timeout(30)
     page.wait_for_function("answered.length === 21")
     return statistics.median(page.evaluate("answered"))
@@ -701,3 +735,395 @@ def test_two_stand_side_by_side(page, open_page):
     page.get_by_role("group", name="Second network").get_by_label("Seed").fill("8")
     page.wait_for_function("location.hash.includes('beside=')")
     assert open_page(page.evaluate("location.hash")).evaluate("laboratory.train[1].state.seed") == 8
+
+
+# Type and watch: the file
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """The reader of the page, its characters, and the plays that it has not seen, as codes."""
+    text = lab_model.PATH.read_text(encoding="utf-8")
+    alphabet, codes = lab_model.plays()
+    assert lab_model.described(text)["alphabet"] == alphabet.tobytes().decode()
+    return lab_model.read(text), alphabet.tobytes().decode(), codes
+
+
+def test_the_weights_say_where_they_come_from(reader):
+    text = lab_model.PATH.read_text(encoding="utf-8")
+    model, head = lab_model.described(text), text.partition('"use strict"')[0]
+    assert f"{lab_model.STEPS:,} steps of {lab_model.BATCH} windows of {lab_model.T} characters" in head
+    assert "tools/lab_model.py: " in head
+    assert f"seed {lab_model.SEED}." in head
+    assert "public domain" in head
+    assert model["sizes"] == [lab_model.EMBEDDED, lab_model.HIDDEN]
+    for part in lab_model.PARTS:
+        assert lab_model.bits(reader[0], reader[2][part]) == pytest.approx(model["bits"][part], abs=1e-3)
+        assert str(model["bits"][part]) in head
+
+
+def test_the_recipe_makes_such_a_file(reader, monkeypatch):
+    """Two of its steps: the same arrays by name and shape, and what is read back is what was written."""
+    monkeypatch.setattr(lab_model, "STEPS", 2)
+    _, alphabet, codes = reader
+    made = lab_model.train(len(alphabet), codes["train"], alphabet.index("["))
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    text = lab_model.written(made, np.frombuffer(alphabet.encode(), dtype=np.uint8), codes)
+    new, old = (lab_model.described(t) for t in (text, lab_model.PATH.read_text(encoding="utf-8")))
+    assert new.keys() == old.keys()
+    assert {k: v["shape"] for k, v in new["arrays"].items()} == {k: v["shape"] for k, v in old["arrays"].items()}
+    assert len(text) == pytest.approx(lab_model.PATH.stat().st_size, abs=200)
+    for name, value in lab_model.read(text).state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=before[name].abs().max().item() / 65_000)
+        assert torch.equal(value, made.state_dict()[name])
+
+
+# Type and watch: the page
+
+
+def as_torch(reader, text):
+    """Gates, states and odds of each character (T, …), by PyTorch's layer, with the page's weights in float64."""
+    model, alphabet = copy.deepcopy(reader[0]).double(), reader[1]
+    with torch.no_grad():
+        x = model.embed(torch.tensor([[alphabet.index(sign) for sign in text]]))
+        plain = nn.LSTM(lab_model.EMBEDDED, lab_model.HIDDEN, batch_first=True).double()
+        plain.load_state_dict(model.rnn.state_dict())
+        h, c, state = [], [], None
+        for x_t in x.unbind(1):
+            out, state = plain(x_t[:, None], state)
+            h.append(out[0, 0])
+            c.append(state[1][0, 0])
+        h, c = torch.stack(h), torch.stack(c)
+        last = torch.cat([torch.zeros_like(h[:1]), h[:-1]])
+        a = x[0] @ plain.weight_ih_l0.T + plain.bias_ih_l0 + last @ plain.weight_hh_l0.T + plain.bias_hh_l0
+        i, f, g, o = a.chunk(4, dim=1)
+        gates = {"i": i.sigmoid(), "f": f.sigmoid(), "g": g.tanh(), "o": o.sigmoid()}
+        return gates | {"c": c, "h": h, "odds": model.head(h).softmax(-1)}
+
+
+def typed(page, text, at=None):
+    """Put a text into the field, at once, and the cursor to a place in it (the end)."""
+    page.get_by_label("Type here").fill(text)
+    page.get_by_label("Type here").evaluate(
+        "(e, at) => { e.focus(); e.setSelectionRange(at, at); }", len(text) if at is None else at
+    )
+    page.wait_for_function("at => laboratory.type.state.at === at", arg=len(text) if at is None else at)
+
+
+def of_page(page, what):
+    return page.evaluate(f"() => {{ const {{ state, steps }} = laboratory.type; return {what}; }}")
+
+
+def steps_of(page, names="ifgoch"):
+    found = of_page(page, f"steps.map(s => [...'{names}'].map(name => [...s[name]]))")
+    return dict(zip(names, torch.tensor(found, dtype=torch.float64).unbind(1), strict=True))
+
+
+def macbeth(page):
+    return page.evaluate("laboratory.type.TEXTS['a page of Macbeth']")
+
+
+def test_the_texts_are_of_a_play_that_it_has_not_seen(page, reader):
+    _, alphabet, codes = reader
+    play = "".join(alphabet[k] for k in codes["test"].tolist())
+    texts = page.evaluate("laboratory.type.TEXTS")
+    assert len(texts["a page of Macbeth"]) > 500
+    for text in texts.values():
+        assert text in play
+
+
+def test_the_reader_in_the_page_is_pytorchs(page, reader):
+    text = macbeth(page)
+    wanted, found = as_torch(reader, text), steps_of(page)
+    for name, values in found.items():
+        close(values.tolist(), wanted[name], 1e-5)
+    close(of_page(page, "steps.map(s => [...s.odds])"), wanted["odds"], 1e-5)
+    p = wanted["odds"][torch.arange(len(text) - 1), [reader[1].index(sign) for sign in text[1:]]]
+    close(of_page(page, "steps.map(s => s.bits)")[1:], -p.log2(), 1e-4)
+
+
+def test_how_a_text_was_typed_makes_no_difference(page):
+    typed(page, "Who's there?\n\n[Ent")
+    page.keyboard.type("er Macbeth.]", delay=1)
+    page.keyboard.press("Home")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.type("-enter")
+    page.keyboard.press("Delete")
+    step_by_step = steps_of(page)
+    text = of_page(page, "state.text")
+    typed(page, "")
+    assert of_page(page, "steps.length") == 0
+    assert sum(page.evaluate("[...laboratory.type.odds()]")) == pytest.approx(1)
+    typed(page, text)
+    for name, values in steps_of(page).items():
+        assert torch.equal(values, step_by_step[name])
+    assert page.locator("#lab-type .lab-colours").inner_text().replace("↵\n", "\n").rstrip() == text.rstrip()
+
+
+def test_what_it_has_never_met_is_a_space_and_is_named(page):
+    typed(page, "Caf\u00e9 \u201cnoir\u201d 0")
+    strange = of_page(page, "steps.map(s => [...s.c])")
+    assert "never met \u00e9 0 and" in page.locator("#lab-type").inner_text()
+    typed(page, 'Caf  "noir"  ')
+    assert of_page(page, "steps.map(s => [...s.c])") == strange
+    assert "never met" not in page.locator("#lab-type").inner_text()
+
+
+def test_memory_is_what_the_odds_do_when_a_character_is_replaced(page, reader):
+    text = macbeth(page)[300:390]
+    typed(page, text)
+    found = dict(page.evaluate("laboratory.type.memory()"))
+    assert list(found) == list(reversed(range(len(text))))
+    whole = as_torch(reader, text)["odds"][-1]
+    for k in (0, 3, 40, 70, *range(len(text) - 6, len(text))):
+        other = "e" if text[k] in " \n" else " "
+        without = as_torch(reader, text[:k] + other + text[k + 1 :])["odds"][-1]
+        assert found[k] == pytest.approx((whole - without).abs().sum().item() / 2, abs=1e-5)
+    page.locator("#lab-type").get_by_label("Colour by").select_option("memory")
+    page.wait_for_function("n => Object.keys(laboratory.type.memories).length === n", arg=len(text))
+    assert page.evaluate("laboratory.type.memories") == [found[k] for k in range(len(text))]
+    page.get_by_text("The last fifty characters").click()
+    cells = page.locator("#lab-type .lab-all tbody tr").nth(3).inner_text().split("\t")
+    assert cells[0] == str(len(text) - 3)
+    assert cells[3] == f"{found[len(text) - 4]:.2f}"
+    typed(page, text + "x" * 200)
+    assert len(page.evaluate("laboratory.type.memory()")) == 100
+
+
+def test_what_it_writes_follows_odds_temperature_and_seed(page, reader):
+    lab = page.locator("#lab-type")
+
+    def write(start, temperature, seed):
+        typed(page, start)
+        lab.get_by_label("Temperature").fill(str(temperature))
+        lab.get_by_label("Seed").fill(str(seed))
+        lab.get_by_role("button", name="Write 80").click()
+        return of_page(page, "state.text")[len(start) :]
+
+    start = "MACBETH.\nI have "
+    cold, warm, again = (write(start, t, seed) for t, seed in ((0.1, 3), (1, 3), (1, 3)))
+    assert len(warm) == 80
+    assert warm == again != write(start, 1, 4)
+    for text, temperature in ((cold, 0.1), (warm, 1.0)):
+        odds = as_torch(reader, start + text)["odds"][len(start) - 1 : -1].pow(1 / temperature)
+        odds = odds / odds.sum(1, keepdim=True)
+        draws = page.evaluate(
+            "n => { const random = lstm.uniform(30000 + n); return Array.from({ length: 80 }, random); }",
+            len(start),
+        )
+        chosen = (odds.cumsum(1) <= torch.tensor(draws, dtype=torch.float64)[:, None]).sum(1)
+        assert "".join(reader[1][k] for k in chosen.tolist()) == text
+    lab.get_by_role("button", name="Take back").click()
+    assert of_page(page, "state.text") == start
+    typed(page, "a" * 1990)
+    lab.get_by_role("button", name="Write 80").click()
+    assert of_page(page, "state.text.length") == 2000
+
+
+def test_the_search_finds_the_places(page, reader):
+    lab, text = page.locator("#lab-type"), macbeth(page)
+    lab.get_by_label("Cell", exact=True).fill("12")
+    lab.get_by_label("Find where c is").select_option("below")
+    lab.get_by_label("this value").fill("-0.4")
+    on = as_torch(reader, text)["c"][:, 12] < -0.4
+    runs = [[m.start(), m.end()] for m in re.finditer("1+", "".join(str(int(v)) for v in on))]
+    assert len(runs) > 3
+    assert page.evaluate("laboratory.type.runs()") == runs
+    assert f"at {int(on.sum())} of {len(text)} characters, in {len(runs)} places" in lab.inner_text()
+    lab.locator(".lab-found button").first.click()
+    a, b = max(runs, key=lambda run: run[1] - run[0])
+    assert of_page(page, "state.at") == b
+    assert page.evaluate("getSelection().toString()") == text[a:b]
+
+
+def test_which_cells_mark_a_selection(page, reader):
+    lab, text = page.locator("#lab-type"), macbeth(page)
+    ask = lab.get_by_role("button", name="Which cells mark")
+    ask.click()
+    assert "Select some characters" in lab.inner_text()
+    a, b = text.index("["), text.index("]") + 1
+    lab.get_by_label("Type here").evaluate("(e, [a, b]) => { e.focus(); e.setSelectionRange(a, b); }", [a, b])
+    ask.click()
+    c = as_torch(reader, text)["c"]
+    inside = torch.zeros(len(text), dtype=torch.bool)
+    inside[a:b] = True
+    area = (c[inside][:, None] > c[~inside]).double().mean((0, 1))  # no two are equal
+    best = (area - 0.5).abs().argsort(descending=True)[:5].tolist()
+    assert lab.locator(".lab-marked button").all_inner_texts() == [
+        f"{k}: {0.5 + abs(area[k] - 0.5):.2f}, {'lower' if area[k] < 0.5 else 'higher'}" for k in best
+    ]
+    lab.locator(".lab-marked button").nth(1).press("Enter")
+    assert of_page(page, "state.cell") == best[1]
+    assert page.evaluate("laboratory.type.area([1, 2, 2, 3], k => k > 1)") == 0.875
+
+
+def test_type_and_watch_by_keys_alone(page):
+    """From the field on with Tab; what changed is said."""
+    lab = page.locator("#lab-type")
+    typed(page, "")
+    says = lab.locator("[role=status]").last.element_handle()
+    page.keyboard.type("Give th")
+    page.wait_for_function("e => /^After h: next e \\d+ %/.test(e.textContent)", arg=says)
+    assert lab.locator(".lab-next tbody tr").first.inner_text().split()[0] == "e"
+    page.keyboard.press("ArrowLeft")
+    assert of_page(page, "state.at") == 6
+    assert "h ← it came" in lab.locator(".lab-next").inner_text()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert of_page(page, "state.cell") == 1
+    assert of_page(page, "state.at") == 6
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    assert of_page(page, "state.shade") == "h"
+    assert "lab-hidden" in lab.locator(".lab-colours").get_attribute("class")
+    for name in ("Temperature", "Seed", "Write 80 characters"):
+        while name not in page.evaluate(
+            "document.activeElement.labels?.[0]?.textContent ?? document.activeElement.textContent"
+        ):
+            page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert of_page(page, "state.text.length") == 87
+    page.wait_for_function("e => e.textContent.startsWith('It wrote: ')", arg=says)
+
+
+@pytest.mark.parametrize("shade", ["c", "memory", "surprise"])
+def test_a_typed_character_is_answered_at_once(page, shade):
+    page.locator("#lab-type").get_by_label("Colour by").select_option(shade)
+    typed(page, macbeth(page)[:200])
+    assert answer_time(page, keys=[*"And yet I ", "Backspace"]) < 50
+
+
+def test_the_link_carries_text_and_place(page, open_page):
+    typed(page, 'Sweet & "bitter" = 100 %,\ncaf\u00e9;', 7)
+    page.locator("#lab-type").get_by_label("Cell", exact=True).fill("9")
+    page.wait_for_function("location.hash.startsWith('#type=9,')")
+    state = of_page(page, "state")
+    place = page.evaluate("location.hash")
+    other = open_page(place)
+    assert of_page(other, "state") == state
+    assert of_page(other, "steps.length") == len(state["text"])
+    for wrong in ("#type=1,2;!", "#type=9", "#type=a,0,1,1,1;QQ"):
+        other = open_page(wrong)
+        other.get_by_text("The link could not be read").wait_for(state="attached")
+        assert of_page(other, "state.text") == macbeth(page)
+
+
+def test_cell_62_finds_directions_and_names(page, reader):
+    """What the text says first, with the place and the level that the page begins with."""
+    text, lab = macbeth(page), page.locator("#lab-type")
+    assert of_page(page, "[state.cell, state.shade]") == [62, "c"]
+    assert lab.get_by_label("this value").input_value() == "2"
+    runs = page.evaluate("laboratory.type.runs()")
+    found = sorted((text[a:b] for a, b in runs), key=len, reverse=True)
+    assert found[0] == "Enter Macbeth, and a Servant with a t"
+    assert sorted(found[1:]) == ["ANQUO.", "CBETH", "UO", "Wh"]
+    model, alphabet, codes = reader
+    play = "".join(alphabet[k] for k in codes["test"].tolist())
+    c = trace(model.rnn, model.embed(codes["test"][: len(play) // 500 * 500].view(-1, 500)).detach()).c[
+        0, 0, :, :, 62
+    ]
+    opened, blank, line = -1, -1, -1  # where the last ones stood
+    direction, first = [], []
+    for k, sign in enumerate(play[: c.numel()]):
+        if sign == "\n":
+            blank, line = (k if play[k - 1] == "\n" else blank), k
+        opened = k if sign == "[" else -1 if sign == "]" or blank == k else opened
+        direction.append(opened >= 0)
+        first.append(blank == line)
+    late = torch.arange(500) >= 50
+    for labels, said in ((direction, 0.91), (first, 0.95)):
+        on = torch.tensor(labels).view(-1, 500)[:, late]
+        rank = c.T[:, late].flatten().argsort().argsort().double() + 1
+        n = on.sum().item()
+        area = (rank[on.flatten()].sum().item() - n * (n + 1) / 2) / (n * (on.numel() - n))
+        assert area == pytest.approx(said, abs=0.006)
+
+
+def test_an_opening_bracket_is_remembered(page, reader):
+    lab = page.locator("#lab-type")
+    lab.get_by_role("button", name="a question").click()
+    lab.get_by_label("Type here").focus()
+    page.keyboard.type("[")
+    assert lab.locator(".lab-next tbody tr").first.inner_text().split() == ["E", "73", "%"]
+    page.keyboard.type("To the messenger.")
+    assert lab.locator(".lab-next tbody tr").first.inner_text().split() == ["]", "96", "%"]
+    lab.get_by_label("Colour by").select_option("memory")
+    page.wait_for_function("laboratory.type.memories[0] !== undefined")
+    felt, text = page.evaluate("laboratory.type.memories"), of_page(page, "state.text")
+    opened = text.index("[")
+    assert len(text) - opened == 18
+    assert felt[opened] == pytest.approx(0.29, abs=0.005)
+    assert max(felt[:opened]) < 0.045
+    says = lab.locator("[role=status]").last.element_handle()
+    page.wait_for_function("e => e.textContent.includes('13 back, matters most: 0.74')", arg=says)
+    odds = as_torch(reader, text.replace("[", " "))["odds"][-1]
+    assert odds[reader[1].index("]")].item() == pytest.approx(0.68, abs=0.005)
+
+
+def test_the_memory_of_cell_12_ends_with_the_word(page, reader):
+    text = macbeth(page)
+    f = as_torch(reader, text)["f"][:, 12]
+    assert f[[sign == " " for sign in text]].max() < 0.105
+    assert f[[sign.isalpha() for sign in text]].mean() == pytest.approx(0.59, abs=0.005)
+
+
+@pytest.mark.parametrize(("part", "said"), [("[", "62: 0.98, higher"), ("like lead", "56: 0.96, lower")])
+def test_the_best_of_64_cells(page, part, said):
+    text = macbeth(page)
+    assert text.split("\n")[3].endswith("like lead upon me,")
+    a, b = (
+        (text.index(part), text.index(part) + len(part)) if part != "[" else (text.index("["), text.index("]") + 1)
+    )
+    page.get_by_label("Type here").evaluate("(e, [a, b]) => { e.focus(); e.setSelectionRange(a, b); }", [a, b])
+    page.get_by_role("button", name="Which cells mark").click()
+    assert page.locator(".lab-marked button").first.inner_text() == said
+
+
+def test_temperature_makes_a_bore_or_a_babbler(page, reader):
+    lab, text = page.locator("#lab-type"), macbeth(page)
+    seen = set(re.findall("[a-z]{3,}", "".join(reader[1][k] for k in reader[2]["train"].tolist()).lower()))
+
+    def known(temperature, seed, times=4):
+        """The share of words that are in the plays that were read, and what was written."""
+        typed(page, text)
+        lab.get_by_label("Temperature").fill(str(temperature))
+        lab.get_by_label("Seed").fill(str(seed))
+        for _ in range(times):
+            lab.get_by_role("button", name="Write 80").click()
+        more = of_page(page, "state.text")[len(text) :]
+        words = re.findall("[a-z]{3,}", more.lower())
+        return sum(word in seen for word in words) / len(words), more
+
+    assert "the say the sail to the sail" in known(0.1, 1, times=2)[1]
+    usual, wild = ([known(temperature, seed)[0] for seed in range(1, 7)] for temperature in (0.7, 2))
+    assert 0.7 < statistics.mean(usual) < 0.8
+    assert 0.05 < statistics.mean(wild) < 0.15
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_phone_shows_all_of_it_and_axe_finds_nothing(browser, file, theme):
+    axe = pytest.importorskip("axe_playwright_python", reason="needs pip install -r requirements-look.txt")
+    rules = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    context = browser.new_context(viewport={"width": 390, "height": 844}, reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(file)
+    names = ("text-base", "text-muted", "background", "surface", "border")
+    style = "".join(f"--pst-color-{name}: {value};" for name, value in zip(names, THEMES[theme], strict=True))
+    page.add_style_tag(
+        content=f":root {{ {style} }} body {{ color: {THEMES[theme][0]}; background: {THEMES[theme][2]} }}"
+    )
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+    typed(page, "And\n\n[Enter a Servant.]\n\n" + "w" * 90)
+    page.get_by_text("The last fifty characters").click()
+    page.evaluate(rules)
+    found = []
+    for shade in ("c", "f", "memory"):
+        page.locator("#lab-type").get_by_label("Colour by").select_option(shade)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        options = {"runOnly": look.RULES, "preload": False}
+        result = page.evaluate("options => axe.run('#lab-type', options)", options)
+        found += [(shade, v["id"], v["nodes"][0]["html"]) for v in result["violations"]]
+    assert found == []
+    context.close()

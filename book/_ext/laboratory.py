@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-SCRIPTS = ["lstm", "widgets", "gates", "gradient", "train"]
+SCRIPTS = ["lstm", "widgets", "gates", "gradient", "train", "reader", "type"]
 """In the order in which they run: each needs those before it."""
 
 

@@ -112,7 +112,7 @@ function add(v, out) {                                                // out += 
   for (let k = 0; k < v.length; k++) out[k] += v[k];
 }
 
-// --- a network: one layer, and a linear read-out y = weight · h + bias ---------------------------------------------
+// --- a network: one layer, and a linear read-out y = weight · h + bias, of one number or of several ------------------
 
 // Weights as PyTorch draws them: even on (−1/√H, 1/√H). A forget bias is set as the sum of its two.
 function network(unit, inputSize, hiddenSize, random, forgetBias = null) {
@@ -132,10 +132,10 @@ function network(unit, inputSize, hiddenSize, random, forgetBias = null) {
 // Arrays of zeros, one for each of a network's parameters.
 const like = net => Object.fromEntries(Object.entries(net.p).map(([name, value]) => [name, zeros(value.length)]));
 
-// The steps over a sequence of inputs (arrays of I numbers), from a state of zeros.
-function forward(net, xs) {
+// The steps over a sequence of inputs (arrays of I numbers), from a state of zeros or from an earlier step.
+function forward(net, xs, from = null) {
   const { weight_ih, weight_hh, bias_ih, bias_hh } = net.p, H = net.hiddenSize, steps = [];
-  let last = { h: zeros(H), c: zeros(H) };
+  let last = from ?? { h: zeros(H), c: zeros(H) };
   for (const x of xs) {
     const s = UNITS[net.unit].step(affine(weight_ih, x, bias_ih), affine(weight_hh, last.h, bias_hh), last, H);
     steps.push(Object.assign(s, { x, last }));
@@ -144,7 +144,8 @@ function forward(net, xs) {
   return steps;
 }
 
-const readOut = (net, h) => affine(net.p.weight, h, net.p.bias)[0];
+const scores = (net, h) => affine(net.p.weight, h, net.p.bias);
+const readOut = (net, h) => scores(net, h)[0];
 
 // Back through time. given[t] is ∂L/∂h_t from outside the layer, or nothing. Adds ∂L/∂(each weight) to `grads`, if
 // there is one, and returns ∂L/∂x_t of each step.
@@ -250,6 +251,6 @@ function uniform(seed) {
 const normal = random => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 
 globalThis.lstm = {
-  sigmoid, network, like, forward, readOut, backward, learn, addLags, gradientByLag, clip, Adam, uniform, normal,
+  sigmoid, network, like, forward, scores, readOut, backward, learn, addLags, gradientByLag, clip, Adam, uniform, normal,
 };
 }
