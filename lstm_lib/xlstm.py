@@ -45,6 +45,9 @@ class _Layer(nn.Module):
     def _log_f(self, f: Tensor) -> Tensor:
         return logsigmoid(f) if self.forget == "sigmoid" else f
 
+    def _log_i(self, i: Tensor) -> Tensor:
+        return i  # the gate is exp(ĩ); another gate is another logarithm
+
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         raise NotImplementedError
 
@@ -60,7 +63,8 @@ class _Layer(nn.Module):
             (seq_len, batch, input_size); (batch, seq_len, input_size) with ``batch_first``; or unbatched
             (seq_len, input_size).
         hx : tuple of Tensor, optional
-            The initial states, shaped as the class tells; nothing is stored yet if not given.
+            The initial states, shaped as the class tells. If not given, nothing is stored yet: all are zero but m,
+            which is −∞. With m = 0 instead, the first ĩ may be so far below it that all underflows.
 
         Returns
         -------
@@ -122,7 +126,7 @@ class SLSTM(_Layer):
 
     c_t = f_t ⊙ c_{t-1} + i_t ⊙ z_t, n_t = f_t ⊙ n_{t-1} + i_t and h_t = o_t ⊙ c_t / n_t, with i_t = exp(ĩ_t),
     f_t = σ(f̃_t) or exp(f̃_t), z_t = tanh(z̃_t), o_t = σ(õ_t), each pre-activation W x_t + R h_{t-1} + b. So c / n is
-    a mean of all z so far, and |h_t| < 1. Units of one head read each other through R.
+    a mean of all z so far, and h_t lies between −1 and 1. Units of one head read each other through R.
 
     Stored are c and n times exp(−m_t), with m_t = max(log f_t + m_{t-1}, ĩ_t); from nothing stored, n ≥ 1 there.
 
@@ -199,9 +203,9 @@ class SLSTM(_Layer):
         out = []
         for x_t in self._heads(linear(x, self.weight_ih_l0, self.bias_ih_l0)):
             i, f, z, o = torch.baddbmm(x_t, h, recurrent).chunk(4, -1)
-            log_f = self._log_f(f) + m
-            m = torch.maximum(log_f, i).detach()
-            i, f = torch.exp(i - m), torch.exp(log_f - m)
+            log_i, log_f = self._log_i(i), self._log_f(f) + m
+            m = torch.maximum(log_f, log_i).detach()
+            i, f = torch.exp(log_i - m), torch.exp(log_f - m)
             c, n = torch.addcmul(f * c, i, torch.tanh(z)), torch.addcmul(i, f, n)
             h = torch.sigmoid(o) * c / n
             out.append(h)
@@ -212,9 +216,10 @@ class SLSTM(_Layer):
 class MLSTM(_Layer):
     """The matrix memory of xLSTM: Beck et al. 2024, section 2.3.
 
-    C_t = f_t C_{t-1} + i_t v_t k_tᵀ, n_t = f_t n_{t-1} + i_t k_t and h_t = o_t ⊙ C_t q_t / max(|n_tᵀ q_t|, 1), in
-    each head, with numbers i_t = exp(ĩ_t), f_t = σ(f̃_t) or exp(f̃_t), and d = hidden_size / num_heads numbers in
-    each of q, v, o = σ(õ) and k, which is divided by √d. All are computed from x_t: nothing waits for h_{t-1}.
+    C_t = f_t C_{t-1} + i_t v_t k_tᵀ, n_t = f_t n_{t-1} + i_t k_t and h_t = o_t ⊙ C_t q_t / max(abs(n_tᵀ q_t), 1)
+    in each head, with numbers i_t = exp(ĩ_t), f_t = σ(f̃_t) or exp(f̃_t), and d = hidden_size / num_heads numbers
+    in each of q, v, o = σ(õ) and k, which is divided by √d (its bias, too, as in the authors' program). All are
+    computed from x_t: nothing waits for h_{t-1}.
 
     Stored are C and n times exp(−m_t), with m_t = max(log f_t + m_{t-1}, ĩ_t); so the 1 becomes exp(−m_t).
 
@@ -288,7 +293,7 @@ class MLSTM(_Layer):
         pre, heads = linear(x, self.weight_ih_l0, self.bias_ih_l0), self.num_heads
         *wide, i, f = pre.split([self.hidden_size] * 4 + [heads] * 2, -1)
         q, k, v, o = (t.unflatten(-1, (heads, -1)) for t in wide)  # (seq_len, batch, heads, d)
-        k, f = k / k.shape[-1] ** 0.5, self._log_f(f)
+        k, i, f = k / k.shape[-1] ** 0.5, self._log_i(i), self._log_f(f)
         if self.mode == "recurrent":
             out, states = _recurrent(q, k, v, i, f, states)
         else:
