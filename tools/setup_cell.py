@@ -21,7 +21,12 @@ ALONG = {"onnx": ("onnxscript",), "optuna": ("sklearn",)}
 """What must come with a package although no chapter imports it: ``torch.onnx`` exports with the one, Optuna's
 analysis of variance grows its forest with the other."""
 
-IMPORTED_AS = {"python-crfsuite": "pycrfsuite", "python-dateutil": "dateutil", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    "python-crfsuite": "pycrfsuite",
+    "python-dateutil": "dateutil",
+    "scikit-learn": "sklearn",
+    "torch-geometric": "torch_geometric",
+}
 """Packages that are imported under another name than pip's."""
 
 UNPUBLISHED = """\
