@@ -199,6 +199,41 @@ def check_call(
             raise InputError(f"hx: {name}_0 must be {data.dtype} as input is, got {s.dtype}")
 
 
+def check_sequence(layer: nn.Module, x: object, states: dict[str, tuple[object, tuple[int, ...]]]) -> None:
+    """Refuse what a layer of one direction, which takes no packed sequences, cannot run on.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        With ``weight_ih_l0``, ``input_size`` and ``batch_first``.
+    x
+        What it is to read.
+    states : dict
+        Each initial state that is given, by name: what came, and its shape for one sequence.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    weight = layer.weight_ih_l0
+    for name, t in {"x": x, **{name: s for name, (s, _) in states.items()}}.items():
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(t).__name__}")
+        if t.device != weight.device:
+            raise ValueError(f"{name} must be on {weight.device} as the layer is, got {t.device}")
+        if t.dtype != weight.dtype and not (_autocasts(t) and _autocasts(weight)):
+            raise ValueError(f"{name} must be {weight.dtype} as the layer is, got {t.dtype}")
+    batched = x.dim() == 3
+    if x.dim() not in (2, 3) or x.shape[-1] != layer.input_size or x.shape[batched and layer.batch_first] == 0:
+        dims, size = "batch, seq_len" if layer.batch_first else "seq_len, batch", layer.input_size
+        need = f"({dims}, {size}) or unbatched (seq_len, {size}), seq_len at least 1"
+        raise ValueError(f"x must be {need}, got {tuple(x.shape)}")
+    batch = (x.shape[0 if layer.batch_first else 1],) if batched else ()
+    for name, (s, size) in states.items():
+        if s.shape != (1, *batch, *size):
+            raise ValueError(f"{name} must be {(1, *batch, *size)}, got {tuple(s.shape)}")
+
+
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """What autocast makes of ``x``; None where it leaves it alone, as it leaves double precision."""
     return torch.get_autocast_dtype(x.device.type) if _autocasts(x) else None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.functional import linear, logsigmoid
 
-from lstm_lib.checks import autocast_dtype, check_options
+from lstm_lib.checks import check_options, check_sequence
 
 MODES = ("auto", "sequential", "parallel")
 
@@ -236,31 +236,13 @@ class _Min(nn.Module):
         TypeError, ValueError
             If ``x`` or ``h0`` does not fit the layer.
         """
-        self._check(x, h0)
+        check_sequence(self, x, {} if h0 is None else {"h0": (h0, (self.hidden_size,))})
         turned = self.batch_first and x.dim() == 3
         a, b = self.coefficients(x.transpose(0, 1) if turned else x)
         dtype = self.weight_ih_l0.dtype  # under autocast too: many small steps add up
         h_0 = a.new_zeros(a.shape[1:], dtype=dtype) if h0 is None else h0[0].to(dtype)
         out = scan(a.to(dtype), b.to(dtype), h_0, self.mode)
         return (out.transpose(0, 1) if turned else out), out[-1:]
-
-    def _check(self, x: Tensor, h0: Tensor | None) -> None:
-        weight, given = self.weight_ih_l0, {"x": x} if h0 is None else {"x": x, "h0": h0}
-        for name, t in given.items():
-            if not isinstance(t, Tensor):
-                raise TypeError(f"{name} must be a Tensor, got {type(t).__name__}")
-            if t.device != weight.device:
-                raise ValueError(f"{name} must be on {weight.device} as the layer is, got {t.device}")
-            if t.dtype != weight.dtype and None in (autocast_dtype(t), autocast_dtype(weight)):
-                raise ValueError(f"{name} must be {weight.dtype} as the layer is, got {t.dtype}")
-        turned = self.batch_first and x.dim() == 3
-        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size or x.shape[turned] == 0:
-            dims, size = "batch, seq_len" if self.batch_first else "seq_len, batch", self.input_size
-            need = f"({dims}, {size}) or unbatched (seq_len, {size}), seq_len at least 1"
-            raise ValueError(f"x must be {need}, got {tuple(x.shape)}")
-        wanted = (1, *((x.shape[not turned],) if x.dim() == 3 else ()), self.hidden_size)
-        if h0 is not None and h0.shape != wanted:
-            raise ValueError(f"h0 must be {wanted}, got {tuple(h0.shape)}")
 
     def extra_repr(self) -> str:
         """The arguments that it was made with."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid
 
-from lstm_lib.checks import autocast_dtype, check_options, whole
+from lstm_lib.checks import check_options, check_sequence, whole
 
 FORGET = ("sigmoid", "exp")
 MODES = ("recurrent", "parallel", "chunked")
@@ -41,6 +41,16 @@ class _Layer(nn.Module):
         super().__init__()
         self.input_size, self.hidden_size, self.num_heads = input_size, hidden_size, num_heads
         self.batch_first, self.forget, self.forget_bias = batch_first, forget, float(forget_bias)
+
+    def reset_parameters(self) -> None:
+        """All uniform within ±1/√hidden_size, but for the biases of the forget gate."""
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(self.hidden_size**-0.5), self.hidden_size**-0.5)
+        with torch.no_grad():
+            self.bias_ih_l0[self._forget_rows()] = self.forget_bias
+
+    def _forget_rows(self) -> slice:
+        raise NotImplementedError
 
     def _log_f(self, f: Tensor) -> Tensor:
         return logsigmoid(f) if self.forget == "sigmoid" else f
@@ -78,12 +88,16 @@ class _Layer(nn.Module):
         TypeError, ValueError
             If ``x`` or ``hx`` does not fit the layer.
         """
-        self._check(x, hx)
+        sizes = self._sizes()
+        if hx is not None and not (isinstance(hx, tuple | list) and len(hx) == len(sizes)):
+            raise TypeError(f"hx must be a tuple ({', '.join(sizes)}) of Tensors, got {type(hx).__name__}")
+        given = {} if hx is None else {name: (s, sizes[name]) for name, s in zip(sizes, hx, strict=True)}
+        check_sequence(self, x, given)
         batched, turned = x.dim() == 3, self.batch_first and x.dim() == 3
         x = x.transpose(0, 1) if turned else x if batched else x.unsqueeze(1)
         dtype = self.weight_ih_l0.dtype  # under autocast too: many small steps add up
         if hx is None:
-            states = [x.new_zeros(x.shape[1], *size, dtype=dtype) for size in self._sizes().values()]
+            states = [x.new_zeros(x.shape[1], *size, dtype=dtype) for size in sizes.values()]
             states[-1] = states[-1] - torch.inf  # m: nothing is stored, so nothing has a weight
         else:
             states = [(s[0] if batched else s).to(dtype) for s in hx]
@@ -91,29 +105,6 @@ class _Layer(nn.Module):
             out, states = self._run(x.to(dtype), states)
         out = out.transpose(0, 1) if turned else out if batched else out.squeeze(1)
         return out, tuple(s.unsqueeze(0) if batched else s for s in states)
-
-    def _check(self, x: Tensor, hx: tuple[Tensor, ...] | None) -> None:
-        weight, given, sizes = self.weight_ih_l0, {"x": x}, self._sizes()
-        if hx is not None:
-            if not isinstance(hx, tuple | list) or len(hx) != len(sizes):
-                raise TypeError(f"hx must be a tuple ({', '.join(sizes)}) of Tensors, got {type(hx).__name__}")
-            given |= dict(zip(sizes, hx, strict=True))
-        for name, t in given.items():
-            if not isinstance(t, Tensor):
-                raise TypeError(f"{name} must be a Tensor, got {type(t).__name__}")
-            if t.device != weight.device:
-                raise ValueError(f"{name} must be on {weight.device} as the layer is, got {t.device}")
-            if t.dtype != weight.dtype and None in (autocast_dtype(t), autocast_dtype(weight)):
-                raise ValueError(f"{name} must be {weight.dtype} as the layer is, got {t.dtype}")
-        turned = self.batch_first and x.dim() == 3
-        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size or x.shape[turned] == 0:
-            dims, size = "batch, seq_len" if self.batch_first else "seq_len, batch", self.input_size
-            need = f"({dims}, {size}) or unbatched (seq_len, {size}), seq_len at least 1"
-            raise ValueError(f"x must be {need}, got {tuple(x.shape)}")
-        for (name, size), s in zip(sizes.items(), hx or [], strict=hx is not None):
-            wanted = (1, *((x.shape[not turned],) if x.dim() == 3 else ()), *size)
-            if s.shape != wanted:
-                raise ValueError(f"{name} must be {wanted}, got {tuple(s.shape)}")
 
     def extra_repr(self) -> str:
         """The arguments that it was made with."""
@@ -182,15 +173,11 @@ class SLSTM(_Layer):
         self.bias_ih_l0 = nn.Parameter(torch.empty(rows, **kind))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """All uniform within ±1/√hidden_size, but for the biases of the forget gate."""
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -(self.hidden_size**-0.5), self.hidden_size**-0.5)
-        with torch.no_grad():
-            self.bias_ih_l0[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
-
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(("h", "c", "n", "m"), (self.hidden_size,))
+
+    def _forget_rows(self) -> slice:
+        return slice(self.hidden_size, 2 * self.hidden_size)
 
     def _heads(self, t: Tensor) -> Tensor:
         """(…, batch, k hidden_size) as (…, num_heads, batch, k units of a head)."""
@@ -278,16 +265,12 @@ class MLSTM(_Layer):
         self.bias_ih_l0 = nn.Parameter(torch.empty(rows, **kind))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """All uniform within ±1/√hidden_size, but for the biases of the forget gate."""
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -(self.hidden_size**-0.5), self.hidden_size**-0.5)
-        with torch.no_grad():
-            self.bias_ih_l0[-self.num_heads :] = self.forget_bias
-
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         heads, d = self.num_heads, self.hidden_size // self.num_heads
         return {"C": (heads, d, d), "n": (heads, d), "m": (heads,)}
+
+    def _forget_rows(self) -> slice:
+        return slice(-self.num_heads, None)
 
     def _run(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         pre, heads = linear(x, self.weight_ih_l0, self.bias_ih_l0), self.num_heads
