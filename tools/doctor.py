@@ -57,11 +57,9 @@ def out_of_reach(names: Iterable[str]) -> dict[str, str]:
 
 def needs(nb: nbformat.NotebookNode) -> tuple[set[str], set[str]]:
     """What a chapter needs beyond the library: packages, as pip calls them, and data sets."""
-    called = {name: Requirement(need).name for name, need in setup_cell.optional().items()}
-    imported = setup_cell.imported(nb)
-    imported |= {along for name in imported for along in setup_cell.ALONG.get(name, ())}
+    packages = {Requirement(need).name for need in setup_cell.needed(nb).values()}
     words = {node.value for node in ast.walk(setup_cell.code(nb)) if isinstance(node, ast.Constant)}
-    return {called[name] for name in imported & set(called)}, words & set(datasets.names())
+    return packages, words & set(datasets.names())
 
 
 def device() -> str:

@@ -101,6 +101,13 @@ def optional() -> dict[str, str]:
     return {IMPORTED_AS.get(name := re.match(r"[\w-]+", need)[0], name): need for need in needs}
 
 
+def needed(notebook: NotebookNode) -> dict[str, str]:
+    """What a chapter needs beyond the library, by name, as pip takes it."""
+    names = imported(notebook)
+    names |= {along for name in names for along in ALONG.get(name, ())}
+    return {name: need for name, need in optional().items() if name in names}
+
+
 def repository_url() -> str:
     """The book's repository, as `_config.yml` has it."""
     return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
@@ -149,9 +156,7 @@ def of(notebook: NotebookNode, url: str) -> str:
     -------
     str
     """
-    names = imported(notebook)
-    names |= {along for name in names for along in ALONG.get(name, ())}
-    return text(url, {name: need for name, need in optional().items() if name in names})
+    return text(url, needed(notebook))
 
 
 def fill(notebook: NotebookNode, url: str) -> None:
