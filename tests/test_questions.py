@@ -104,6 +104,15 @@ def test_a_page_mixes_the_answers_and_leads_to_the_experiment(book):
     assert page.select('script[src*="questions.js"]')
 
 
+def test_the_right_answer_stands_now_here_now_there(book):
+    page, _ = build(book, "\n".join(GOOD.replace("One", f"One {k}") for k in range(9)))
+    places = {
+        [answer["class"] for answer in question("details")].index(["right"])
+        for question in page(class_="question")
+    }
+    assert len(places) > 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
