@@ -25,10 +25,11 @@ products are one batched product.
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
-from types import SimpleNamespace
+from functools import cache, partial
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -120,22 +121,18 @@ class _Sweep(torch.autograd.Function):
         n = _block_length(x, batch * width)
         gates = x.new_empty((*lead[:-2], seq_len if keep else min(n, seq_len), batch, width))
         states = [x.new_empty((*lead, hidden)) for _ in kernel.states]
-        work["one"] = x.new_ones(1)  # a number among the operands costs more than the operation
         before = [work[name + "_0"] for name in kernel.states]
-        steps = list(zip(*(s.unbind(-3) for s in states), strict=True))
-        every_mask = [_each_step(work[name]) for name in kernel.masks]
         vt = v.transpose(-1, -2).contiguous()
-        multiply = Tensor.addmm_ if v.dim() == 2 else _add_bmm
+        kernel = kernel.compiled(gates)
         for start in range(0, seq_len, n):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
             _project(x[..., start:stop, :, :], u, b, block[..., :sums])
             if keep or start == 0:  # a view costs as much as an operation: not again where the memory is the same
-                views = [block[..., :rows].unbind(-3), *kernel.forward_views(block)]
-            masks = [mask[start:stop] for mask in every_mask]
-            for now, pre, *parts in zip(steps[start:stop], *views, *masks, strict=keep):
-                kernel.step(multiply, pre, vt, parts, before, now, work)
-                before = now
+                views = kernel.forward_views(block, rows)
+            now = [s[..., start:stop, :, :] for s in states]
+            masks = [_steps(work[name], start, stop) for name in kernel.masks]
+            before = kernel.forward(views, vt, before, now, masks, work)
         return (*states, gates)
 
     @staticmethod
@@ -157,59 +154,38 @@ class _Sweep(torch.autograd.Function):
             return None, None, *_readable_backward(kernel, tensors[:-count], grads[:-1])
         *states, gates = tensors[-count:]
         x, u, v, _, *rest = tensors[:-count]
-        work = kernel.by_name(rest) | {"v": v}
+        work = kernel.by_name(rest)
         seq_len, batch = gates.shape[-3:-1]
         rows = v.shape[-2]
         n = _block_length(gates, gates.shape[-1] * batch)
         initial = [work[name + "_0"] for name in kernel.states]
-        grad_h, grad_c = (*grads[:-1], None)[:2]
         width = len(kernel.blocks) * v.shape[-1]
         dx = gates.new_empty((*gates.shape[:-1], width if u is None else u.shape[-1])) if needs[0] else None
         du = None if u is None else torch.zeros_like(u.transpose(-1, -2)).contiguous()
         dv = torch.zeros_like(v.transpose(-1, -2)).contiguous()
         db = None if not needs[3] else gates.new_zeros((*v.shape[:-2], width))
-        work["total"] = torch.empty_like(initial[0])
-        work["wide"] = work["total"].unsqueeze(-2)
         extra = {name: torch.zeros_like(work[name]) for name in kernel.extras if name not in kernel.sources}
-
-        # dh gathers in a copy of its gradients from outside: autograd may want its own again
-        out_h = (
-            [None, *[None] * seq_len]
-            if grad_h is None
-            else [None, *grad_h.clone(memory_format=torch.contiguous_format).unbind(-3)]
-        )
-        dh = torch.zeros_like(initial[0]) if grad_h is None else out_h.pop()
-        dc = torch.zeros_like(initial[0]) if grad_c is None else grad_c.select(-3, seq_len - 1)
-        out_c = [None] * seq_len if grad_c is None else [None, *grad_c.unbind(-3)[:-1]]
-        product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, _add_bmm)
-        every_mask = [_each_step(work[name]) for name in kernel.masks]
-        *space, views = kernel.workspace(gates, min(n, seq_len))
-        views = [space[2][..., :rows].unbind(-3), *views]
+        carried = [torch.zeros_like(s, memory_format=torch.contiguous_format) for s in initial]  # dh, dc
+        kernel = kernel.compiled(gates)
+        space = kernel.workspace(gates, min(n, seq_len), rows)
         for start in reversed(range(0, seq_len, n)):
             stop = min(start + n, seq_len)
+            block = gates[..., start:stop, :, :]
             now = [s[..., start:stop, :, :] for s in states]
             before = [_before(s, s_0, start, stop) for s, s_0 in zip(states, initial, strict=True)]
-            f, d, through = (part[..., : stop - start, :, :] for part in space)
-            more = kernel.factors(f, gates[..., start:stop, :, :], now, before, work, start, stop)
-            masks = [mask[start:stop] for mask in every_mask]
-            carried = list(zip(out_h[start:stop], out_c[start:stop], *views, *more, *masks, strict=False))
-            for outside, grad_before, sums, *parts in reversed(carried):
-                past, dc = kernel.back(parts, dh, dc, work)
-                if grad_before is not None:
-                    dc = dc + grad_before
-                dh = kernel.carry(product, multiply, past, outside, sums, v, parts)
-            h_before = kernel.seen(before[0], work, start, stop)
-            _accumulate(dv, h_before, through[..., :rows])
-            total = d[..., :width]
+            masks = [_steps(work[name], start, stop) for name in kernel.masks]
+            outside = [None if g is None else g[..., start:stop, :, :] for g in grads[:-1]]
+            carried, d, through, h_before = kernel.backward(
+                space, block, now, before, outside, carried, v, masks, work, extra
+            )
+            _accumulate(dv, h_before, through)
             if du is not None:
-                _accumulate(du, x[..., start:stop, :, :], total)
+                _accumulate(du, x[..., start:stop, :, :], d)
             if dx is not None:
-                dx[..., start:stop, :, :] = total if u is None else _times(total, u)
+                dx[..., start:stop, :, :] = d if u is None else _times(d, u)
             if db is not None:
-                db += total.sum((-3, -2))
-            kernel.extra_grads(extra, d, before, work, start, stop)
-            dc = dc.clone()  # it may lie where the next block writes
-        grads_by_name = extra | {kernel.states[0] + "_0": dh} | ({"c_0": dc} if len(kernel.states) > 1 else {})
+                db += d.sum((-3, -2))
+        grads_by_name = extra | {name + "_0": d for name, d in zip(kernel.states, carried, strict=True)}
         du = None if du is None else du.transpose(-1, -2)
         return (None, None, dx, du, dv.transpose(-1, -2), db, *(grads_by_name.get(name) for name in kernel.names))
 
@@ -362,15 +338,93 @@ class _Kernel:
         """The projected x, from the sources."""
         raise NotImplementedError
 
-    def workspace(self, gates, n):
-        """For ``n`` steps of the backward pass: factors, gradients, those of the product, views of each step."""
+    def compiled(self, gates: Tensor) -> "_Kernel":
+        """What computes the same faster, where it can."""
+        return self
+
+    # A block of steps by PyTorch's operations ------------------------------------------------------------------
+
+    def forward_views(self, block: Tensor, rows: int) -> list:
+        """Of each step, what :meth:`step` works on."""
+        return [block[..., :rows].unbind(-3), *self.parts(block)]
+
+    def forward(self, views, vt, before, now, masks, work):
+        """A block of steps, from their projected inputs to their gates and states; gives the last states."""
+        multiply = Tensor.addmm_ if vt.dim() == 2 else _add_bmm
+        work["one"] = vt.new_ones(1)  # a number among the operands costs more than the operation
+        states = zip(*(s.unbind(-3) for s in now), strict=True)
+        for new, pre, *parts in zip(states, *views, *map(_each_step, masks), strict=False):
+            self.step(multiply, pre, vt, parts, before, new, work)
+            before = new
+        return before
+
+    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
+        """A block of steps back.
+
+        Parameters
+        ----------
+        space : tuple
+            From :meth:`workspace`.
+        now, before : list of Tensor
+            Each state of these steps, and of the steps before them.
+        outside : list of Tensor or None
+            The gradients that reach the states of these steps from outside.
+        carried : list of Tensor
+            Those that reach the last states from the steps after them; ``extra``, of the extras, is added to.
+
+        Returns
+        -------
+        carried : list of Tensor
+        d, through : Tensor
+            The gradients of the pre-activations, and of the recurrent product.
+        seen : Tensor
+            What the recurrent product saw of h.
+        """
+        *space, views = space
+        steps = len(gates) if gates.dim() == 3 else gates.shape[1]
+        f, d, through = (part[..., :steps, :, :] for part in space)
+        rows, work["v"] = v.shape[-2], v
+        total = work["total"] = torch.empty_like(carried[0])
+        work["wide"] = total.unsqueeze(-2)
+        more = self.factors(f, gates, now, before, work, masks)
+        product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, _add_bmm)
+        (dh, *dc), dc = carried, (*carried, None)[1]
+        grad_h, grad_c = (*outside, None)[:2]
+        out_h, out_c = [None] * (steps + 1), [None] * (steps + 1)
+        if grad_h is not None:  # dh gathers in a copy of these gradients: autograd may want its own again
+            out_h[1:] = grad_h.clone(memory_format=torch.contiguous_format).unbind(-3)
+            dh = out_h[-1].add_(dh)
+        if grad_c is not None:
+            out_c[1:] = grad_c.unbind(-3)
+            dc = dc + out_c[-1]
+        each = list(zip(out_h, out_c, *views, *more, *map(_each_step, masks), strict=False))[:steps]
+        for outside_h, outside_c, sums, *parts in reversed(each):
+            past, dc = self.back(parts, dh, dc, work)
+            if outside_c is not None:
+                dc = dc + outside_c
+            dh = self.carry(product, multiply, past, outside_h, sums, v, parts)
+        self.extra_grads(extra, d, before, work, masks)
+        carried = [dh] if dc is None else [dh, dc.clone()]  # it may lie where the next block writes
+        width = len(self.blocks) * v.shape[-1]
+        return carried, d[..., :width], through[..., :rows], self.seen(before[0], masks)
+
+    def workspace(self, gates, n, rows):
+        """Room for ``n`` steps back: factors, gradients, those of the product; views of each step."""
+        f, d, through, views = self.room(gates, n)
+        return f, d, through, [through[..., :rows].unbind(-3), *views]
+
+    def room(self, gates, n):
         raise NotImplementedError
 
-    def seen(self, h, work, start, stop):
+    def parts(self, block: Tensor) -> list:
+        """Of each step, its blocks as :meth:`step` takes them."""
+        return []
+
+    def seen(self, h, masks):
         """What the recurrent product sees of h."""
         return h
 
-    def extra_grads(self, extra, d, before, work, start, stop):
+    def extra_grads(self, extra, d, before, work, masks):
         """Add a block's part of the gradients of the extras."""
 
     def carry(self, product, multiply, past, outside, sums, v, parts):
@@ -398,17 +452,14 @@ class _RNN(_Kernel):
     def unarrange(self, x, v, b, work):
         return SimpleNamespace(weight_hh=v, bias_hh=None), x
 
-    def forward_views(self, block: Tensor) -> list:
-        return []
-
     def step(self, multiply, pre, vt, parts, before, now, work):
         self.activation(multiply(pre, before[0], vt), out=now[0])
 
-    def workspace(self, gates, n):
+    def room(self, gates, n):
         f, d = _blocks(gates, n, gates.shape[-1]), _blocks(gates, n, gates.shape[-1])
         return f, d, d, [f.unbind(-3), d.unbind(-3)]
 
-    def factors(self, f, gates, now, before, work, start, stop):
+    def factors(self, f, gates, now, before, work, masks):
         (h,) = now
         f.copy_(1 - h * h if self.tanh else h > 0)
         return []
@@ -440,7 +491,7 @@ class _GRU(_Kernel):
         bias = None if b is None else torch.cat([zeros, b.chunk(4)[2]])
         return SimpleNamespace(weight_hh=v, bias_hh=bias), torch.cat([r, z, n], -1)
 
-    def forward_views(self, block: Tensor) -> list:
+    def parts(self, block: Tensor) -> list:
         r, z, hn, n = _rows(block, 4)
         return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
 
@@ -451,13 +502,13 @@ class _GRU(_Kernel):
         n.addcmul_(r, hn).tanh_()  # n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
         torch.lerp(n, before[0], z, out=now[0])  # h = n + z ⊙ (h_{t-1} − n)
 
-    def workspace(self, gates, n):
+    def room(self, gates, n):
         hidden = gates.shape[-1] // 4
         f, d = _blocks(gates, n, 5 * hidden), _blocks(gates, n, 5 * hidden)
         views = [f.unflatten(-1, (5, hidden)), d.unflatten(-1, (5, hidden)), d[..., 4 * hidden :]]
         return f, d, d, [p.unbind(gates.dim() - 3) for p in views]
 
-    def factors(self, f, gates, now, before, work, start, stop):
+    def factors(self, f, gates, now, before, work, masks):
         r, z, hn, n = _rows(gates, 4)
         fr, fz, fhn, fn, keep = _rows(f, 5)
         torch.mul(1 - z, 1 - n * n, out=fn)
@@ -474,7 +525,8 @@ class _GRU(_Kernel):
 
 
 _NAMES = {"ci": "weight_ci", "cf": "weight_cf", "co": "weight_co"}
-_NAMES |= {"ln_hh": "weight_ln_hh", "ln_c": "weight_ln_c", "ln_c_bias": "bias_ln_c"}
+_NAMES |= {"gain": "weight_ln_hh", "gain_c": "weight_ln_c", "bias_c": "bias_ln_c"}
+_WITHOUT = ("input", "forget", "output", "input_activation", "output_activation")
 
 
 class _LSTM(_Kernel):
@@ -513,16 +565,21 @@ class _LSTM(_Kernel):
         w = SimpleNamespace(weight_hh=v.roll(-h, 0), bias_hh=None, weight_hr=None)
         for name in _NAMES.keys() & self.extras:
             value = work[name].squeeze(0)
-            setattr(w, _NAMES[name], value.roll(-h, 0) if name == "ln_hh" else value)
+            setattr(w, _NAMES[name], value.roll(-h, 0) if name == "gain" else value)
         return w, x.roll(-h, -1)
 
     def projected(self, work: dict) -> Tensor:
         x, u, gain, b = (work[name] for name in self.sources)
         return self.cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=gain, bias_ih=b))
 
+    def compiled(self, gates):
+        fits = gates.dim() == 3 and gates.device.type == "cpu" and gates.dtype in (torch.float32, torch.float64)
+        real = type(gates) is Tensor and not torch.jit.is_tracing()  # there are numbers behind it
+        return _CompiledLSTM(self.cell, self.masks) if fits and real and _kernels() is not None else self
+
     # Forward ---------------------------------------------------------------------------------------------------
 
-    def forward_views(self, block: Tensor) -> list:
+    def parts(self, block: Tensor) -> list:
         o, i, f, g, y = _rows(block, self.count)
         return [p.unbind(-3) for p in (block[..., : 3 * o.shape[-1]], o, i, f, g, y)]
 
@@ -544,7 +601,7 @@ class _LSTM(_Kernel):
         (h_0, c_0), (h, c) = before, now
         seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
         if self.layer_norm:
-            pre += _norm(seen @ vt, work["ln_hh"])
+            pre += _norm(seen @ vt, work["gain"])
         else:
             multiply(pre, seen, vt)
         if self.peephole:
@@ -567,7 +624,7 @@ class _LSTM(_Kernel):
             o.fill_(1)
         s = c
         if self.layer_norm:
-            s = _norm(c, work["ln_c"], work["ln_c_bias"])
+            s = _norm(c, work["gain_c"], work["bias_c"])
         if "output_activation" in self.without:
             y.copy_(s)
         else:
@@ -580,7 +637,7 @@ class _LSTM(_Kernel):
 
     # Backward --------------------------------------------------------------------------------------------------
 
-    def workspace(self, gates, n):
+    def room(self, gates, n):
         hidden, wide = gates.shape[-1] // self.count, (4, gates.shape[-1] // self.count)
         f, d = _blocks(gates, n, 6 * hidden), _blocks(gates, n, (5 + self.layer_norm) * hidden)
         through, past = d, d[..., 4 * hidden : 5 * hidden]
@@ -597,10 +654,10 @@ class _LSTM(_Kernel):
             views += [through, d[..., : 4 * hidden], d[..., 5 * hidden :]]
         return f, d, through, [p.unbind(gates.dim() - 3) for p in views]
 
-    def factors(self, f, gates, now, before, work, start, stop):
+    def factors(self, f, gates, now, before, work, masks):
         o, i, forget, g, y = _rows(gates, self.count)
         (_, c), (h_0, c_0) = now, before
-        mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
+        mask = dict(zip(self.masks, masks, strict=True))
         if "zone_c" in mask:
             c = torch.addcmul(forget * c_0, i, g)
         fc, fo, fi, ff, fg, keep = _rows(f, 6)
@@ -628,7 +685,7 @@ class _LSTM(_Kernel):
 
         more = []
         if self.layer_norm:
-            pre = self.seen(h_0, work, start, stop).flatten(-3, -2) @ work["v"].transpose(-1, -2)
+            pre = self.seen(h_0, masks).flatten(-3, -2) @ work["v"].transpose(-1, -2)
             pre = pre.unflatten(-2, gates.shape[-3:-1])
             norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
             norm_c = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)
@@ -658,14 +715,14 @@ class _LSTM(_Kernel):
         if self.layer_norm:
             through, d_all, ds, pre, mean_hh, rstd_hh, c, mean, rstd = norm[:9]
             torch.mul(dh, fc, out=ds)
-            torch.add(new, _norm_back(ds, work["ln_c"], c, mean, rstd), out=total)
+            torch.add(new, _norm_back(ds, work["gain_c"], c, mean, rstd), out=total)
             if self.peephole:
                 total.addcmul_(d_o, work["co"])
         else:
             torch.addcmul(new, dh, fc, out=total)
         torch.mul(work["wide"], factors, out=d_ifg)
         if self.layer_norm:
-            through.copy_(_norm_back(d_all, work["ln_hh"], pre, mean_hh, rstd_hh))
+            through.copy_(_norm_back(d_all, work["gain"], pre, mean_hh, rstd_hh))
         if "zone_c" in mask:
             d_c.addcmul_(dc, mask["zone_c"])
         return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
@@ -680,21 +737,112 @@ class _LSTM(_Kernel):
                 total += other
         return total
 
-    def seen(self, h, work, start, stop):
-        return h * work["drop_h"][..., start:stop, :, :] if "drop_h" in self.masks else h
+    def seen(self, h, masks):
+        return h * dict(zip(self.masks, masks, strict=True))["drop_h"] if "drop_h" in self.masks else h
 
-    def extra_grads(self, extra, d, before, work, start, stop):
+    def extra_grads(self, extra, d, before, work, masks):
         do, di, df, _, _, *ds = d.split(before[1].shape[-1], -1)
         if self.peephole:
             for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):
                 extra[name] += (grad * c).sum(-3).sum(-2, keepdim=True)
         if self.layer_norm:
             for name, grad in (
-                ("ln_hh", d[..., : 4 * do.shape[-1]] * work["unit_hh"]),
-                ("ln_c", ds[0] * work["unit_c"]),
-                ("ln_c_bias", ds[0]),
+                ("gain", d[..., : 4 * do.shape[-1]] * work["unit_hh"]),
+                ("gain_c", ds[0] * work["unit_c"]),
+                ("bias_c", ds[0]),
             ):
                 extra[name] += grad.sum(-3).sum(-2, keepdim=True)
+
+
+class _CompiledLSTM(_LSTM):
+    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product."""
+
+    def forward_views(self, block, rows):
+        return block[..., :rows].unbind(), _array(block.unflatten(-1, (self.count, rows // 4)))
+
+    def workspace(self, gates, n, rows):
+        return _blocks(gates, n, rows)
+
+    def forward(self, views, vt, before, now, masks, work):
+        (sums, gates), (h_0, c_0), (h, c) = views, before, now
+        arrays = gates, *map(_array, (h, c, c_0))
+        step, product, drop = _kernels().forward, None, None
+        if not self.plain:
+            variant, drop = self.variant(masks, work, h)
+            if self.layer_norm:
+                product = torch.empty_like(sums[0], memory_format=torch.contiguous_format)
+            step, arrays = _kernels().forward_variant, (*arrays, _array(h_0), _array(product, h, 2), *variant)
+        for t, pre, last in zip(range(len(h)), sums, (h_0, *h.unbind()), strict=False):
+            seen = last if drop is None else last * drop[t]
+            if product is None:
+                pre.addmm_(seen, vt)
+            else:
+                torch.mm(seen, vt, out=product)
+            step(t, *arrays)
+        return h[-1], c[-1]
+
+    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
+        (dh, dc), (h_before, c_before) = carried, before
+        steps, hidden = len(gates), v.shape[-1]
+        d = through = space[:steps]
+        seen = self.seen(h_before, masks)
+        arrays = _array(gates.unflatten(-1, (self.count, hidden))), _array(now[1]), _array(c_before[0])
+        arrays += (
+            *(_array(g, gates, 3) for g in outside),
+            _array(dh),
+            _array(dc),
+            _array(d.unflatten(-1, (4, hidden))),
+        )
+        step, past, drop = _kernels().backward, None, None
+        if not self.plain:
+            variant, drop = self.variant(masks, work, gates)
+            sums = None
+            if self.layer_norm:
+                sums = through = (seen.flatten(0, 1) @ v.t()).unflatten(0, seen.shape[:2])
+            if "zone_h" in self.masks:
+                past = torch.empty_like(dh)
+            found = {name: torch.zeros_like(total) for name, total in extra.items()}
+            arrays += _array(past, gates, 2), _array(sums, gates, 3)
+            arrays += *(_array(found.get(name), gates, 1) for name in _NAMES), *variant
+            step = _kernels().backward_variant
+        for t, sums in reversed(list(enumerate(through.unbind()))):
+            step(t, *arrays)
+            torch.mm(sums, v, out=dh)
+            if drop is not None:
+                dh *= drop[t]
+            if past is not None:
+                dh += past
+        if not self.plain:
+            for name, total in extra.items():
+                total += found[name]
+        return [dh, dc], d, through, seen
+
+    def variant(self, masks, work, like):
+        """What the variants' kernels read, in their order; and the dropout of h, which is the product's affair."""
+        mask = dict(zip(self.masks, masks, strict=True))
+        one_step = {name: m[:1] if m.stride(0) == 0 else m for name, m in mask.items()}
+        arrays = [_array(work.get(name), like, 1) for name in _NAMES]
+        arrays += [_array(one_step.get(name), like, 3) for name in ("zone_h", "zone_c")]
+        without = tuple(name in self.without for name in _WITHOUT)
+        return (*arrays, self.coupled, without), _each_step(mask["drop_h"]) if "drop_h" in mask else None
+
+
+def _array(x: Tensor | None, like: Tensor | None = None, dims: int = 0) -> np.ndarray:
+    """As the kernels take a tensor: its own memory where it is contiguous; nothing as an array of length 0."""
+    if x is None:
+        return like.new_empty((0,) * dims).numpy()
+    x = x.contiguous().numpy(force=True)
+    return x.reshape(-1) if dims == 1 else x
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    """The compiled kernels; None without numba, or where it may not keep what it compiles."""
+    try:
+        from lstm_lib import kernels  # not with the library: half a second
+    except (ImportError, RuntimeError):
+        return None
+    return kernels
 
 
 def _norm(x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -716,6 +864,10 @@ def _norm_back(d: Tensor, gain: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -
 def _blocks(gates: Tensor, n: int, size: int) -> Tensor:
     """Room for ``n`` steps."""
     return gates.new_empty((*gates.shape[:-3], n, gates.shape[-2], size))
+
+
+def _steps(mask: Tensor, start: int, stop: int) -> Tensor:
+    return mask[..., start:stop, :, :]
 
 
 def _each_step(mask: Tensor) -> Any:

@@ -235,9 +235,9 @@ def _gate(a, gone):
 
 @_compiled
 def forward_variant(
-    t, gates, h, c, h_0, c_0, sums, gain, gain_c, bias_c, ci, cf, co, zone_h, zone_c, coupled, without
-):
-    """:func:`forward` of any variant; ``_t`` of a mask that has one step only is that step.
+    t, gates, h, c, c_0, h_0, sums, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
+):  # fmt: skip
+    """:func:`forward` of any variant.
 
     Parameters
     ----------
@@ -310,33 +310,9 @@ def forward_variant(
 
 @_compiled
 def backward_variant(
-    t,
-    gates,
-    c,
-    c_0,
-    to_h,
-    to_c,
-    dh,
-    dc,
-    d,
-    past,
-    sums,
-    gain,
-    gain_c,
-    d_gain,
-    d_gain_c,
-    d_bias_c,
-    ci,
-    cf,
-    co,
-    d_ci,
-    d_cf,
-    d_co,
-    zone_h,
-    zone_c,
-    coupled,
-    without,
-):
+    t, gates, c, c_0, to_h, to_c, dh, dc, d, past, sums, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
+    ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
+):  # fmt: skip
     """:func:`backward` of any variant. A gate that is gone is 1, and so is its own gradient's factor 1 − 1 = 0.
 
     Parameters
