@@ -573,7 +573,7 @@ class _LSTM(_Kernel):
         return self.cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=gain, bias_ih=b))
 
     def compiled(self, gates):
-        fits = gates.dim() == 3 and gates.device.type == "cpu" and gates.dtype in (torch.float32, torch.float64)
+        fits = gates.device.type == "cpu" and gates.dtype in (torch.float32, torch.float64)
         real = type(gates) is Tensor and not torch.jit.is_tracing()  # there are numbers behind it
         return _CompiledLSTM(self.cell, self.masks) if fits and real and _kernels() is not None else self
 
@@ -755,84 +755,85 @@ class _LSTM(_Kernel):
 
 
 class _CompiledLSTM(_LSTM):
-    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product."""
+    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product; one call for each replica."""
 
     def forward_views(self, block, rows):
-        return block[..., :rows].unbind(), _array(block.unflatten(-1, (self.count, rows // 4)))
+        return block[..., :rows].unbind(-3), _arrays(block.unflatten(-1, (self.count, rows // 4)), block)
 
     def workspace(self, gates, n, rows):
         return _blocks(gates, n, rows)
 
     def forward(self, views, vt, before, now, masks, work):
         (sums, gates), (h_0, c_0), (h, c) = views, before, now
-        arrays = gates, *map(_array, (h, c, c_0))
         step, product, drop = _kernels().forward, None, None
+        arrays = [gates, *(_arrays(s, h) for s in (h, c, c_0))]
         if not self.plain:
-            variant, drop = self.variant(masks, work, h)
-            if self.layer_norm:
-                product = torch.empty_like(sums[0], memory_format=torch.contiguous_format)
-            step, arrays = _kernels().forward_variant, (*arrays, _array(h_0), _array(product, h, 2), *variant)
-        for t, pre, last in zip(range(len(h)), sums, (h_0, *h.unbind()), strict=False):
+            step, (variant, drop) = _kernels().forward_variant, self.variant(masks, work, h)
+            product = torch.empty_like(sums[0], memory_format=torch.contiguous_format) if self.layer_norm else None
+            arrays += [_arrays(h_0, h), _arrays(product, h, 2), *variant]
+        arrays = list(zip(*arrays, strict=True))
+        multiply, into = (Tensor.addmm_, torch.mm) if vt.dim() == 2 else (_add_bmm, torch.bmm)
+        for t, pre, last in zip(range(h.shape[-3]), sums, (h_0, *h.unbind(-3)), strict=False):
             seen = last if drop is None else last * drop[t]
-            if product is None:
-                pre.addmm_(seen, vt)
-            else:
-                torch.mm(seen, vt, out=product)
-            step(t, *arrays)
-        return h[-1], c[-1]
+            multiply(pre, seen, vt) if product is None else into(seen, vt, out=product)
+            for replica in arrays:
+                step(t, *replica)
+        return h.select(-3, -1), c.select(-3, -1)
 
     def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
-        (dh, dc), (h_before, c_before) = carried, before
-        steps, hidden = len(gates), v.shape[-1]
-        d = through = space[:steps]
-        seen = self.seen(h_before, masks)
-        arrays = _array(gates.unflatten(-1, (self.count, hidden))), _array(now[1]), _array(c_before[0])
-        arrays += (
-            *(_array(g, gates, 3) for g in outside),
-            _array(dh),
-            _array(dc),
-            _array(d.unflatten(-1, (4, hidden))),
-        )
+        dh = carried[0]
+        d = through = space[..., : gates.shape[-3], :, :]
+        seen = self.seen(before[0], masks)
         step, past, drop = _kernels().backward, None, None
+        arrays = [_arrays(gates.unflatten(-1, (self.count, v.shape[-1])), gates)]
+        arrays += [_arrays(s, gates) for s in (now[1], before[1].select(-3, 0))]
+        arrays += [_arrays(g, gates, 3) for g in outside] + [_arrays(s, gates) for s in carried]
+        arrays += [_arrays(d.unflatten(-1, (4, v.shape[-1])), gates)]
         if not self.plain:
-            variant, drop = self.variant(masks, work, gates)
+            step, (variant, drop) = _kernels().backward_variant, self.variant(masks, work, gates)
             sums = None
             if self.layer_norm:
-                sums = through = (seen.flatten(0, 1) @ v.t()).unflatten(0, seen.shape[:2])
+                sums = through = _times(seen, v.transpose(-1, -2))
             if "zone_h" in self.masks:
                 past = torch.empty_like(dh)
             found = {name: torch.zeros_like(total) for name, total in extra.items()}
-            arrays += _array(past, gates, 2), _array(sums, gates, 3)
-            arrays += *(_array(found.get(name), gates, 1) for name in _NAMES), *variant
-            step = _kernels().backward_variant
-        for t, sums in reversed(list(enumerate(through.unbind()))):
-            step(t, *arrays)
-            torch.mm(sums, v, out=dh)
+            arrays += [_arrays(past, gates, 2), _arrays(sums, gates, 3)]
+            arrays += [_arrays(found.get(name), gates, 1) for name in _NAMES] + variant
+        arrays = list(zip(*arrays, strict=True))
+        into = torch.mm if v.dim() == 2 else torch.bmm
+        for t, sums in reversed(list(enumerate(through.unbind(-3)))):
+            for replica in arrays:
+                step(t, *replica)
+            into(sums, v, out=dh)
             if drop is not None:
                 dh *= drop[t]
             if past is not None:
                 dh += past
-        if not self.plain:
-            for name, total in extra.items():
-                total += found[name]
-        return [dh, dc], d, through, seen
+        for name, total in extra.items():
+            total += found[name]
+        return carried, d, through, seen
 
     def variant(self, masks, work, like):
         """What the variants' kernels read, in their order; and the dropout of h, which is the product's affair."""
         mask = dict(zip(self.masks, masks, strict=True))
-        one_step = {name: m[:1] if m.stride(0) == 0 else m for name, m in mask.items()}
-        arrays = [_array(work.get(name), like, 1) for name in _NAMES]
-        arrays += [_array(one_step.get(name), like, 3) for name in ("zone_h", "zone_c")]
-        without = tuple(name in self.without for name in _WITHOUT)
-        return (*arrays, self.coupled, without), _each_step(mask["drop_h"]) if "drop_h" in mask else None
+        zone = {name: m.narrow(-3, 0, 1) if m.stride(-3) == 0 else m for name, m in mask.items()}
+        arrays = [_arrays(work.get(name), like, 1) for name in _NAMES]
+        arrays += [_arrays(zone.get(name), like, 3) for name in ("zone_h", "zone_c")]
+        options = self.coupled, tuple(name in self.without for name in _WITHOUT)
+        arrays += [[option] * len(arrays[0]) for option in options]
+        return arrays, _each_step(mask["drop_h"]) if "drop_h" in mask else None
 
 
-def _array(x: Tensor | None, like: Tensor | None = None, dims: int = 0) -> np.ndarray:
-    """As the kernels take a tensor: its own memory where it is contiguous; nothing as an array of length 0."""
+def _arrays(x: Tensor | None, like: Tensor, dims: int = 0) -> list[np.ndarray]:
+    """A tensor as the kernels take it, for each replica: its own memory, if it is contiguous there.
+
+    Nothing is an array of ``dims`` dimensions of length 0; a vector has one, whatever it had.
+    """
+    replicas = like.dim() == 4
     if x is None:
-        return like.new_empty((0,) * dims).numpy()
-    x = x.contiguous().numpy(force=True)
-    return x.reshape(-1) if dims == 1 else x
+        return [like.new_empty((0,) * dims).numpy()] * (len(like) if replicas else 1)
+    arrays = [part.contiguous().numpy(force=True) for part in (x.unbind() if replicas else (x,))]
+    return [a.reshape(-1) for a in arrays] if dims == 1 else arrays
 
 
 @cache
