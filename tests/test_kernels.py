@@ -12,8 +12,9 @@ from numba import njit
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from lstm_lib import cells, fused, kernels
+from lstm_lib import cells, fused, kernels, recurrent
 from lstm_lib.recurrent import LSTM
+from lstm_lib.unroll import run
 
 # Functions
 
@@ -114,8 +115,15 @@ VARIANTS = [
     {"variational_dropout": 0.4},
     {"peephole": True, "layer_norm": True, "zoneout": (0.4, 0.3), "variational_dropout": 0.4},
     {"layer_norm": True, "without": {"input", "forget", "output", "input_activation", "output_activation"}},
-    {"weight_drop": 0.4},
-    {"residual": True, "bidirectional": True, "num_layers": 2, "peephole": True},
+    {"residual": True, "bidirectional": True, "num_layers": 2, "peephole": True, "weight_drop": 0.4},
+]
+TIED = [
+    {"coupled": True},
+    {"coupled": True, "without": {"output"}, "bias": False},
+    *({"without": {gate}} for gate in ("input", "forget", "output")),
+    {"without": {"input", "forget", "output"}, "bias": False, "num_layers": 2, "bidirectional": True},
+    {"weight_drop": 0.4, "residual": True, "num_layers": 2, "sizes": (5, 5)},
+    {"coupled": True, "weight_drop": 0.4, "batch_first": True},
 ]
 every_variant = pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "+".join(options))
 
@@ -175,7 +183,7 @@ def test_the_compiled_step_and_pytorchs_operations_give_the_same(options, calls,
     monkeypatch.setattr(fused, "BLOCK", 2 * 4 * 5 * 5 * 8)  # several blocks
     layer, x = layer_of(**options), numbers(7, 4, 3)
     compiled = swept(layer, x)
-    kind = "" if not options or options == {"weight_drop": 0.4} else "_variant"
+    kind = "_variant" if options else ""
     sweeps = 4 if "num_layers" in options else 1
     assert calls["forward" + kind] == calls["backward" + kind] == 7 * sweeps
     assert sum(calls.values()) == 2 * 7 * sweeps
@@ -184,6 +192,30 @@ def test_the_compiled_step_and_pytorchs_operations_give_the_same(options, calls,
     assert sum(calls.values()) == 2 * 7 * sweeps
     for ours, theirs in zip(compiled, operations, strict=True):
         agree(ours, theirs)
+
+
+@pytest.mark.parametrize("options", TIED, ids=lambda options: "+".join(options))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_plain_lstm_with_other_weights_runs_pytorchs_kernel(options, dtype, calls, monkeypatch):
+    layer = layer_of(dtype=dtype, **options)
+    x = numbers(7, 4, layer.input_size, dtype=dtype)
+    rows, batch = layer.num_layers * (1 + layer.bidirectional), 7 if layer.batch_first else 4
+    hx = tuple(numbers(2, rows, batch, 5, dtype=dtype))
+    kernel = swept(layer, x, hx)
+    assert not any(calls.values())
+    monkeypatch.setattr(recurrent, "_is_plain", lambda *_: False)
+    for ours, theirs in zip(kernel, swept(layer, x, hx), strict=True):
+        agree(ours, theirs, 1e-10 if dtype == torch.float64 else 1e-5)
+    assert any(calls.values())
+
+
+def test_what_a_missing_gate_does_with_infinity():
+    """No 0 × ∞: the gate is not there."""
+    layer, x = layer_of(without={"forget"}), numbers(7, 4, 3)
+    x[2, 1, 0] = torch.inf
+    expected, _, _ = run(cells.of(layer), layer, x)
+    assert expected.isfinite().all()
+    agree([layer(x)[0]], [expected])
 
 
 @pytest.mark.parametrize("options", [{}, VARIANTS[5]], ids=["plain", "all"])
