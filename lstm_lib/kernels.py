@@ -114,37 +114,32 @@ def tanh(x):
 
 
 @_summed
-def _mean(a):
-    total = a[0] - a[0]
-    for j in range(a.size):
-        total += a[j]
-    return total / a.dtype.type(a.size)
-
-
-@_summed
-def _mean_product(a, b):
-    total = a[0] - a[0]
-    for j in range(a.size):
-        total += a[j] * b[j]
-    return total / a.dtype.type(a.size)
-
-
-@_compiled
 def _normalise(a, unit):
     """``unit`` = (a − mean) / deviation, as torch.nn.LayerNorm has it; gives 1 / deviation."""
-    mean = _mean(a)
+    number = a.dtype.type
+    mean = squares = number(0)
+    for j in range(a.size):
+        mean += a[j]
+    mean /= number(a.size)
     for j in range(a.size):
         unit[j] = a[j] - mean
-    scale = a.dtype.type(1) / np.sqrt(_mean_product(unit, unit) + a.dtype.type(1e-5))
+        squares += unit[j] * unit[j]
+    scale = number(1) / np.sqrt(squares / number(a.size) + number(1e-5))
     for j in range(a.size):
         unit[j] *= scale
     return scale
 
 
-@_compiled
+@_summed
 def _normalise_back(d, unit, scale):
     """From the gradient of ``unit`` to that of what it was made from, in place."""
-    mean, along = _mean(d), _mean_product(d, unit)
+    number = d.dtype.type
+    mean = along = number(0)
+    for j in range(d.size):
+        mean += d[j]
+        along += d[j] * unit[j]
+    mean /= number(d.size)
+    along /= number(d.size)
     for j in range(d.size):
         d[j] = scale * (d[j] - mean - unit[j] * along)
 
