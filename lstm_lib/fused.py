@@ -648,12 +648,12 @@ def arrays(x: Tensor | None, like: Tensor, dims: int = 0) -> list[np.ndarray]:
 
 @cache
 def kernels() -> ModuleType | None:
-    """The compiled kernels; None without numba, or where it may not keep what it compiles."""
+    """The compiled kernels; None without numba, or where it may not compile, or not keep what it did."""
     try:
         from lstm_lib import kernels as compiled  # not with the library: half a second
-    except (ImportError, RuntimeError):
+    except (ImportError, OSError, RuntimeError):
         return None
-    return compiled
+    return compiled if hasattr(compiled.forward, "py_func") else None  # NUMBA_DISABLE_JIT
 
 
 def room_for(gates: Tensor, n: int, size: int) -> Tensor:

@@ -113,7 +113,8 @@ def _by_kernel(
     it, and a bias from which on σ is 1.
     """
     gone, coupled = getattr(cell, "without", ()), getattr(cell, "coupled", False)
-    if x.device.type != "cpu" or (gone and not all(s.isfinite().all() for s in (x, state[0]))):
+    usual = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not usual or (gone and not all(s.isfinite().all() for s in (x, state[0]))):
         return fused.sweep(cell, w, x, state, masks, keep_gates)  # no second derivatives elsewhere; 0 × ∞
 
     def tie(p: Tensor, open_: float) -> Tensor:
@@ -228,11 +229,12 @@ class LSTM(_Layer, nn.LSTM):
 
     Notes
     -----
-    Plain options run PyTorch's kernel, and what works with PyTorch's layer works here. A variant runs the engine
-    of :mod:`lstm_lib.fused`; where a graph of its gradient is asked for, under most transforms of ``torch.func``,
-    and where a program is traced or exported, it takes the readable loop, which is slower and gives the same
-    numbers. Derivatives of any order are exact but the third through ``layer_norm``, which PyTorch (2.13) gets
-    wrong.
+    Plain options run PyTorch's kernel, and what works with PyTorch's layer works here. So do ``coupled``, a gate
+    left out, ``weight_drop`` and ``residual``. Other variants run the engine of :mod:`lstm_lib.fused`, which on a
+    CPU is compiled: that takes some seconds, once on a machine. Where a graph of its gradient is asked for, under
+    most transforms of ``torch.func``, and where a program is traced or exported, a variant takes the readable
+    loop, which is slower and gives the same numbers. Derivatives of any order are exact but the third through
+    ``layer_norm``, which PyTorch (2.13) gets wrong.
 
     ``torch.export`` keeps the batch dynamic and fixes the number of steps, for PyTorch's own layers too. The older
     ONNX export (``dynamo=False``) keeps both for plain options, and the batch for a variant. Tools that look at
