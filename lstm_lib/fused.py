@@ -189,7 +189,7 @@ class _Sweep(torch.autograd.Function):
             if du is not None:
                 _accumulate(du, x[..., start:stop, :, :], d)
             if dx is not None:
-                dx[..., start:stop, :, :] = d if u is None else times(d, u)
+                _unproject(d, u, dx[..., start:stop, :, :])
             if db is not None:
                 db += d.sum((-3, -2))
         grads_by_name = extra | {name + "_0": d for name, d in zip(unit.states, carried, strict=True)}
@@ -266,6 +266,14 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None
     else:
         flat = out.flatten(-3, -2)
         torch.mm(x, ut, out=flat) if b is None else torch.addmm(b, x, ut, out=flat)
+
+
+def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
+    """From the gradient of a block's :func:`_project` to that of its inputs."""
+    if u is None or u.dim() == 3:
+        out.copy_(d if u is None else times(d, u))
+    else:
+        torch.mm(d.flatten(0, 1), u, out=out.flatten(0, 1))
 
 
 def add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
