@@ -661,7 +661,7 @@ def kernels() -> ModuleType | None:
         from lstm_lib import kernels as compiled  # not with the library: half a second
     except (ImportError, OSError, RuntimeError):
         return None
-    return compiled if hasattr(compiled.forward, "py_func") else None  # NUMBA_DISABLE_JIT
+    return compiled if hasattr(compiled.sigmoid, "py_func") else None  # NUMBA_DISABLE_JIT
 
 
 def room_for(gates: Tensor, n: int, size: int) -> Tensor:
