@@ -1,14 +1,23 @@
 """Fast forward and hand-written backward: one engine over time, one pointwise part per unit.
 
 Autograd over a loop keeps a node and a tensor for each operation of each step. Here the whole sweep of one layer
-in one direction is a single node, ``_Sweep``. The engine does everything that is a matrix product; a
-*kernel* does the rest, elementwise:
+in one direction is a single node, ``_Sweep``. The engine does everything that is a matrix product; a *unit* does
+the rest, elementwise, a block of steps at a time. For an LSTM, with a = W_ih x_t + b + W_hh h_{t-1} in blocks:
 
-* forward, a block of steps at a time: project the inputs of the block in one product; then, step by step, add
-  W_hh h_{t-1} and let the kernel turn pre-activations into gates, in place.
-* backward: the gradient of each pre-activation is dh_t or dc_t times a factor that only the forward pass knows.
-  The kernel forms these factors for a whole block at once; what is left for a step is a few products with them.
-  The weights' gradients are one product per block.
+====================================  ==========================================================================
+forward, t = 1 … T                    backward, t = T … 1, from dh, dc: the loss differentiated by h_t, c_t
+====================================  ==========================================================================
+a = U x_t + b, all steps at once      dU = Σ da x_tᵀ, db = Σ da, dx_t = Uᵀ da: of a block of steps at once
+a += V h_{t-1}                        dh_{t-1} = Vᵀ da, and what reaches h_{t-1} from outside; dV = Σ da h_{t-1}ᵀ
+o, i, f = σ(a_o), σ(a_i), σ(a_f)      da_o = dh y o (1 − o), da_i = dc g i (1 − i), da_f = dc c_{t-1} f (1 − f)
+g = tanh(a_g)                         da_g = dc i (1 − g²)
+c_t = f c_{t-1} + i g                 dc_{t-1} = dc f, and what reaches c_{t-1} from outside
+h_t = o y, y = tanh(c_t)              dc += dh o (1 − y²), before the three lines above that read it
+====================================  ==========================================================================
+
+On a CPU an LSTM's step is one compiled call beside its product (:mod:`lstm_lib.kernels`). Elsewhere, and for other
+units, it is some of PyTorch's operations. Then each da is dh or dc times a factor that only the forward pass
+knows: the unit forms these factors for a whole block at once, and a step back is a few products with them.
 
 A block of about a megabyte stays in the cache. Rows of the weights are rearranged on the way in, and autograd
 takes the gradients back: the LSTM's are o, i, f, g, so that one sigmoid covers three blocks and the three that
@@ -25,10 +34,11 @@ products are one batched product.
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
-from types import SimpleNamespace
+from functools import cache, partial
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -40,10 +50,8 @@ from lstm_lib.unroll import transforms, walk
 BLOCK = 1 << 20
 """Bytes of gates that are worked on at a time: what stays in a core's cache."""
 
-EPS = 1e-5
-
-_through_sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # d · y (1 − y), in one pass
-_through_tanh = torch.ops.aten.tanh_backward.grad_input  # d · (1 − y²)
+through_sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # d · y (1 − y), in one pass
+through_tanh = torch.ops.aten.tanh_backward.grad_input  # d · (1 − y²)
 
 
 def sweep(
@@ -79,7 +87,7 @@ def sweep(
     Raises
     ------
     TypeError
-        If the cell has no kernel here, or its h is projected (``unroll.run`` takes both).
+        If the engine does not know the cell, or its h is projected (``unroll.run`` takes both).
 
     Examples
     --------
@@ -93,54 +101,50 @@ def sweep(
         raise TypeError(
             "w must be of a layer that does not project, got weight_hr (proj_size): unroll.loop takes it"
         )
-    kernel = _kernel(cell, tuple(masks or ()))
-    x, u, v, b, *extras = kernel.arrange(cell, w, x)
+    unit = unit_of(cell, tuple(masks or ()))
+    x, u, v, b, *extras = unit.arrange(cell, w, x)
     tensors = [x, u, v, b, *extras, *(masks or {}).values(), *state]
     apply = _uncompiled if "torch._dynamo" in sys.modules else _Sweep.apply
-    *states, gates = apply(kernel, keep_gates or _learns(tensors), *tensors)
+    *states, gates = apply(unit, keep_gates or _learns(tensors), *tensors)
     steps = dict(zip(cell.states, states, strict=True))
     if keep_gates:
-        blocks = dict(zip(kernel.blocks + kernel.kept, _rows(gates, kernel.count), strict=True))
+        blocks = dict(zip(unit.blocks + unit.kept, blocks_of(gates, unit.count), strict=True))
         steps |= {name: blocks[name] for name in cell.gates}
     return steps
 
 
 class _Sweep(torch.autograd.Function):
-    """The engine. Arguments: kernel, keep, x, U, V, b, then the kernel's extras, masks and states by name."""
+    """The engine. Arguments: unit, keep, x, U, V, b, then the unit's extras, masks and states by name."""
 
     @staticmethod
     def forward(
-        kernel: "_Kernel", keep: bool, x: Tensor, u: Tensor | None, v: Tensor, b: Tensor | None, *rest: Tensor
+        unit: "Unit", keep: bool, x: Tensor, u: Tensor | None, v: Tensor, b: Tensor | None, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        work = kernel.by_name(rest)
+        work = unit.by_name(rest)
         *_, seq_len, batch, _ = x.shape
         hidden, rows = v.shape[-1], v.shape[-2]
         lead = (*x.shape[:-3], seq_len, batch)
-        width, sums = kernel.count * hidden, len(kernel.blocks) * hidden
+        width, sums = unit.count * hidden, len(unit.blocks) * hidden
         n = _block_length(x, batch * width)
         gates = x.new_empty((*lead[:-2], seq_len if keep else min(n, seq_len), batch, width))
-        states = [x.new_empty((*lead, hidden)) for _ in kernel.states]
-        work["one"] = x.new_ones(1)  # a number among the operands costs more than the operation
-        before = [work[name + "_0"] for name in kernel.states]
-        steps = list(zip(*(s.unbind(-3) for s in states), strict=True))
-        every_mask = [_each_step(work[name]) for name in kernel.masks]
+        states = [x.new_empty((*lead, hidden)) for _ in unit.states]
+        before = [work[name + "_0"] for name in unit.states]
         vt = v.transpose(-1, -2).contiguous()
-        multiply = Tensor.addmm_ if v.dim() == 2 else _add_bmm
+        unit = unit.compiled(gates)
         for start in range(0, seq_len, n):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
             _project(x[..., start:stop, :, :], u, b, block[..., :sums])
             if keep or start == 0:  # a view costs as much as an operation: not again where the memory is the same
-                views = [block[..., :rows].unbind(-3), *kernel.forward_views(block)]
-            masks = [mask[start:stop] for mask in every_mask]
-            for now, pre, *parts in zip(steps[start:stop], *views, *masks, strict=keep):
-                kernel.step(multiply, pre, vt, parts, before, now, work)
-                before = now
+                views = unit.forward_views(block, rows)
+            now = [s[..., start:stop, :, :] for s in states]
+            masks = {name: work[name][..., start:stop, :, :] for name in unit.masks}
+            before = unit.forward(views, vt, before, now, masks, work)
         return (*states, gates)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        ctx.kernel, keep, *tensors = inputs
+        ctx.unit, keep, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
         if keep:
@@ -149,72 +153,51 @@ class _Sweep(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
-        kernel, needs = ctx.kernel, ctx.needs_input_grad[2:]
+        unit, needs = ctx.unit, ctx.needs_input_grad[2:]
         tensors = ctx.saved_tensors
-        count = len(kernel.states) + 1
+        count = len(unit.states) + 1
         many = any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
         if many or torch.is_grad_enabled() or transforms():  # is_grads_batched, create_graph, torch.func
-            return None, None, *_readable_backward(kernel, tensors[:-count], grads[:-1])
+            return None, None, *_readable_backward(unit, tensors[:-count], grads[:-1])
         *states, gates = tensors[-count:]
         x, u, v, _, *rest = tensors[:-count]
-        work = kernel.by_name(rest) | {"v": v}
+        work = unit.by_name(rest)
         seq_len, batch = gates.shape[-3:-1]
         rows = v.shape[-2]
         n = _block_length(gates, gates.shape[-1] * batch)
-        initial = [work[name + "_0"] for name in kernel.states]
-        grad_h, grad_c = (*grads[:-1], None)[:2]
-        width = len(kernel.blocks) * v.shape[-1]
+        initial = [work[name + "_0"] for name in unit.states]
+        width = len(unit.blocks) * v.shape[-1]
         dx = gates.new_empty((*gates.shape[:-1], width if u is None else u.shape[-1])) if needs[0] else None
         du = None if u is None else torch.zeros_like(u.transpose(-1, -2)).contiguous()
         dv = torch.zeros_like(v.transpose(-1, -2)).contiguous()
         db = None if not needs[3] else gates.new_zeros((*v.shape[:-2], width))
-        work["total"] = torch.empty_like(initial[0])
-        work["wide"] = work["total"].unsqueeze(-2)
-        extra = {name: torch.zeros_like(work[name]) for name in kernel.extras if name not in kernel.sources}
-
-        # dh gathers in a copy of its gradients from outside: autograd may want its own again
-        out_h = (
-            [None, *[None] * seq_len]
-            if grad_h is None
-            else [None, *grad_h.clone(memory_format=torch.contiguous_format).unbind(-3)]
-        )
-        dh = torch.zeros_like(initial[0]) if grad_h is None else out_h.pop()
-        dc = torch.zeros_like(initial[0]) if grad_c is None else grad_c.select(-3, seq_len - 1)
-        out_c = [None] * seq_len if grad_c is None else [None, *grad_c.unbind(-3)[:-1]]
-        product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, _add_bmm)
-        every_mask = [_each_step(work[name]) for name in kernel.masks]
-        *space, views = kernel.workspace(gates, min(n, seq_len))
-        views = [space[2][..., :rows].unbind(-3), *views]
+        extra = {name: torch.zeros_like(work[name]) for name in unit.extras if name not in unit.sources}
+        carried = [torch.zeros_like(s, memory_format=torch.contiguous_format) for s in initial]  # dh, dc
+        unit = unit.compiled(gates)
+        space = unit.workspace(gates, min(n, seq_len), rows)
         for start in reversed(range(0, seq_len, n)):
             stop = min(start + n, seq_len)
+            block = gates[..., start:stop, :, :]
             now = [s[..., start:stop, :, :] for s in states]
             before = [_before(s, s_0, start, stop) for s, s_0 in zip(states, initial, strict=True)]
-            f, d, through = (part[..., : stop - start, :, :] for part in space)
-            more = kernel.factors(f, gates[..., start:stop, :, :], now, before, work, start, stop)
-            masks = [mask[start:stop] for mask in every_mask]
-            carried = list(zip(out_h[start:stop], out_c[start:stop], *views, *more, *masks, strict=False))
-            for outside, grad_before, sums, *parts in reversed(carried):
-                past, dc = kernel.back(parts, dh, dc, work)
-                if grad_before is not None:
-                    dc = dc + grad_before
-                dh = kernel.carry(product, multiply, past, outside, sums, v, parts)
-            h_before = kernel.seen(before[0], work, start, stop)
-            _accumulate(dv, h_before, through[..., :rows])
-            total = d[..., :width]
+            masks = {name: work[name][..., start:stop, :, :] for name in unit.masks}
+            outside = [None if g is None else g[..., start:stop, :, :] for g in grads[:-1]]
+            carried, d, through, h_before = unit.backward(
+                space, block, now, before, outside, carried, v, masks, work, extra
+            )
+            _accumulate(dv, h_before, through)
             if du is not None:
-                _accumulate(du, x[..., start:stop, :, :], total)
+                _accumulate(du, x[..., start:stop, :, :], d)
             if dx is not None:
-                dx[..., start:stop, :, :] = total if u is None else _times(total, u)
+                _unproject(d, u, dx[..., start:stop, :, :])
             if db is not None:
-                db += total.sum((-3, -2))
-            kernel.extra_grads(extra, d, before, work, start, stop)
-            dc = dc.clone()  # it may lie where the next block writes
-        grads_by_name = extra | {kernel.states[0] + "_0": dh} | ({"c_0": dc} if len(kernel.states) > 1 else {})
+                db += d.sum((-3, -2))
+        grads_by_name = extra | {name + "_0": d for name, d in zip(unit.states, carried, strict=True)}
         du = None if du is None else du.transpose(-1, -2)
-        return (None, None, dx, du, dv.transpose(-1, -2), db, *(grads_by_name.get(name) for name in kernel.names))
+        return (None, None, dx, du, dv.transpose(-1, -2), db, *(grads_by_name.get(name) for name in unit.names))
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, kernel: "_Kernel", keep: bool, *tensors: Tensor | None) -> tuple:
+    def vmap(info: Any, in_dims: tuple, unit: "Unit", keep: bool, *tensors: Tensor | None) -> tuple:
         def front(t: Tensor | None, dim: int | None) -> Tensor | None:
             if t is None:
                 return None
@@ -223,7 +206,7 @@ class _Sweep(torch.autograd.Function):
         if tensors[0].dim() > 3 + (in_dims[2] is not None):
             raise NotImplementedError("vmap within vmap: the fused sweep takes one dimension of replicas")
         replicas = [front(t, dim) for t, dim in zip(tensors, in_dims[2:], strict=True)]
-        out = _Sweep.apply(kernel, keep or _learns(tensors), *replicas)
+        out = _Sweep.apply(unit, keep or _learns(tensors), *replicas)
         return out, (0,) * len(out)
 
 
@@ -232,11 +215,11 @@ def _learns(tensors: Sequence[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _readable_backward(kernel: "_Kernel", tensors: tuple, grads: tuple) -> list[Tensor | None]:
+def _readable_backward(unit: "Unit", tensors: tuple, grads: tuple) -> list[Tensor | None]:
     """What :meth:`_Sweep.backward` computes, slower: differentiable as often as one likes, and under any vmap."""
     _, _, v, _, *rest = tensors
     if tensors[0] is None:  # zeros in its place, to be added to: the derivative is the same
-        lead = kernel.by_name(rest)["source_x"].shape[:-1]
+        lead = unit.by_name(rest)["source_x"].shape[:-1]
         tensors = (v.new_zeros((*lead, v.shape[-2])), *tensors[1:])
     given = [k for k, t in enumerate(tensors) if t is not None]
 
@@ -244,11 +227,11 @@ def _readable_backward(kernel: "_Kernel", tensors: tuple, grads: tuple) -> list[
         """The states that the engine computes, by the unit's own steps."""
         by_place = dict(zip(given, values, strict=True))
         x, u, v, b, *rest = (by_place.get(k) for k in range(len(tensors)))
-        work = kernel.by_name(rest)
-        x = linear(x, u, b) if u is not None else x + kernel.projected(work)
-        masks = {name: work[name] for name in kernel.masks}
-        state = tuple(work[name + "_0"] for name in kernel.states)
-        return tuple(walk(kernel.cell, *kernel.unarrange(x, v, b, work), state, masks, False).values())
+        work = unit.by_name(rest)
+        x = linear(x, u, b) if u is not None else x + unit.projected(work)
+        masks = {name: work[name] for name in unit.masks}
+        state = tuple(work[name + "_0"] for name in unit.states)
+        return tuple(walk(unit.cell, *unit.unarrange(x, v, b, work), state, masks, False).values())
 
     kind = v.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
@@ -256,8 +239,8 @@ def _readable_backward(kernel: "_Kernel", tensors: tuple, grads: tuple) -> list[
         out, pull = torch.func.vjp(every, *(tensors[k] for k in given))
         found = pull(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(out, grads, strict=True)))
     by_place = dict(zip(given, found, strict=True))
-    names = ("x", "u", "v", "b", *kernel.names)
-    return [None if name in kernel.sources else by_place.get(k) for k, name in enumerate(names)]
+    names = ("x", "u", "v", "b", *unit.names)
+    return [None if name in unit.sources else by_place.get(k) for k, name in enumerate(names)]
 
 
 @torch._disable_dynamo  # torch.compiler.disable would load the compiler with the library
@@ -285,7 +268,15 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None
         torch.mm(x, ut, out=flat) if b is None else torch.addmm(b, x, ut, out=flat)
 
 
-def _add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
+    """From the gradient of a block's :func:`_project` to that of its inputs."""
+    if u is None or u.dim() == 3:
+        out.copy_(d if u is None else times(d, u))
+    else:
+        torch.mm(d.flatten(0, 1), u, out=out.flatten(0, 1))
+
+
+def add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """total += a b of every replica. ``baddbmm_`` takes one after another where total is not contiguous."""
     return total.add_(torch.bmm(a, b))
 
@@ -297,7 +288,7 @@ def _accumulate(total: Tensor, x: Tensor, d: Tensor) -> None:
     )
 
 
-def _times(d: Tensor, u: Tensor) -> Tensor:
+def times(d: Tensor, u: Tensor) -> Tensor:
     return (d.flatten(-3, -2) @ u).unflatten(-2, d.shape[-3:-1])
 
 
@@ -308,11 +299,11 @@ def _before(s: Tensor, s_0: Tensor, start: int, stop: int) -> Tensor:
     return torch.cat([s_0.unsqueeze(-3), s[..., : stop - 1, :, :]], -3)
 
 
-def _rows(x: Tensor, count: int) -> list[Tensor]:
+def blocks_of(x: Tensor, count: int) -> list[Tensor]:
     return list(x.chunk(count, -1))
 
 
-class _Kernel:
+class Unit:
     """What the engine needs to know of a unit.
 
     Attributes
@@ -362,15 +353,93 @@ class _Kernel:
         """The projected x, from the sources."""
         raise NotImplementedError
 
-    def workspace(self, gates, n):
-        """For ``n`` steps of the backward pass: factors, gradients, those of the product, views of each step."""
+    def compiled(self, gates: Tensor) -> "Unit":
+        """What computes the same faster, where it can."""
+        return self
+
+    # A block of steps by PyTorch's operations ------------------------------------------------------------------
+
+    def forward_views(self, block: Tensor, rows: int) -> list:
+        """Of each step, what :meth:`step` works on."""
+        return [block[..., :rows].unbind(-3), *self.parts(block)]
+
+    def forward(self, views, vt, before, now, masks, work):
+        """A block of steps, from their projected inputs to their gates and states; gives the last states."""
+        multiply = Tensor.addmm_ if vt.dim() == 2 else add_bmm
+        work["one"] = vt.new_ones(1)  # a number among the operands costs more than the operation
+        states = zip(*(s.unbind(-3) for s in now), strict=True)
+        for new, pre, *parts in zip(states, *views, *map(each_step, masks.values()), strict=False):
+            self.step(multiply, pre, vt, parts, before, new, work)
+            before = new
+        return before
+
+    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
+        """A block of steps back.
+
+        Parameters
+        ----------
+        space : tuple
+            From :meth:`workspace`.
+        now, before : list of Tensor
+            Each state of these steps, and of the steps before them.
+        outside : list of Tensor or None
+            The gradients that reach the states of these steps from outside.
+        carried : list of Tensor
+            Those that reach the last states from the steps after them; ``extra``, of the extras, is added to.
+
+        Returns
+        -------
+        carried : list of Tensor
+        d, through : Tensor
+            The gradients of the pre-activations, and of the recurrent product.
+        seen : Tensor
+            What the recurrent product saw of h.
+        """
+        *space, views = space
+        steps = len(gates) if gates.dim() == 3 else gates.shape[1]
+        f, d, through = (part[..., :steps, :, :] for part in space)
+        rows, work["v"] = v.shape[-2], v
+        total = work["total"] = torch.empty_like(carried[0])
+        work["wide"] = total.unsqueeze(-2)
+        more = self.factors(f, gates, now, before, work, masks)
+        product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, add_bmm)
+        (dh, *dc), dc = carried, (*carried, None)[1]
+        grad_h, grad_c = (*outside, None)[:2]
+        out_h, out_c = [None] * (steps + 1), [None] * (steps + 1)
+        if grad_h is not None:  # dh gathers in a copy of these gradients: autograd may want its own again
+            out_h[1:] = grad_h.clone(memory_format=torch.contiguous_format).unbind(-3)
+            dh = out_h[-1].add_(dh)
+        if grad_c is not None:
+            out_c[1:] = grad_c.unbind(-3)
+            dc = dc + out_c[-1]
+        each = list(zip(out_h, out_c, *views, *more, *map(each_step, masks.values()), strict=False))[:steps]
+        for outside_h, outside_c, sums, *parts in reversed(each):
+            past, dc = self.back(parts, dh, dc, work)
+            if outside_c is not None:
+                dc = dc + outside_c
+            dh = self.carry(product, multiply, past, outside_h, sums, v, parts)
+        self.extra_grads(extra, d, before, work, masks)
+        carried = [dh] if dc is None else [dh, dc.clone()]  # it may lie where the next block writes
+        width = len(self.blocks) * v.shape[-1]
+        return carried, d[..., :width], through[..., :rows], self.seen(before[0], masks)
+
+    def workspace(self, gates, n, rows):
+        """Room for ``n`` steps back: factors, gradients, those of the product; views of each step."""
+        f, d, through, views = self.room(gates, n)
+        return f, d, through, [through[..., :rows].unbind(-3), *views]
+
+    def room(self, gates, n):
         raise NotImplementedError
 
-    def seen(self, h, work, start, stop):
+    def parts(self, block: Tensor) -> list:
+        """Of each step, its blocks as :meth:`step` takes them."""
+        return []
+
+    def seen(self, h, masks):
         """What the recurrent product sees of h."""
         return h
 
-    def extra_grads(self, extra, d, before, work, start, stop):
+    def extra_grads(self, extra, d, before, work, masks):
         """Add a block's part of the gradients of the extras."""
 
     def carry(self, product, multiply, past, outside, sums, v, parts):
@@ -384,7 +453,7 @@ class _Kernel:
         return multiply(outside, sums, v)
 
 
-class _RNN(_Kernel):
+class RNNUnit(Unit):
     blocks = ("h",)
 
     def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
@@ -398,17 +467,14 @@ class _RNN(_Kernel):
     def unarrange(self, x, v, b, work):
         return SimpleNamespace(weight_hh=v, bias_hh=None), x
 
-    def forward_views(self, block: Tensor) -> list:
-        return []
-
     def step(self, multiply, pre, vt, parts, before, now, work):
         self.activation(multiply(pre, before[0], vt), out=now[0])
 
-    def workspace(self, gates, n):
-        f, d = _blocks(gates, n, gates.shape[-1]), _blocks(gates, n, gates.shape[-1])
+    def room(self, gates, n):
+        f, d = room_for(gates, n, gates.shape[-1]), room_for(gates, n, gates.shape[-1])
         return f, d, d, [f.unbind(-3), d.unbind(-3)]
 
-    def factors(self, f, gates, now, before, work, start, stop):
+    def factors(self, f, gates, now, before, work, masks):
         (h,) = now
         f.copy_(1 - h * h if self.tanh else h > 0)
         return []
@@ -419,7 +485,7 @@ class _RNN(_Kernel):
         return None, dc
 
 
-class _GRU(_Kernel):
+class GRUUnit(Unit):
     blocks = ("r", "z", "hn", "n")
 
     def arrange(self, cell, w, x):
@@ -440,8 +506,8 @@ class _GRU(_Kernel):
         bias = None if b is None else torch.cat([zeros, b.chunk(4)[2]])
         return SimpleNamespace(weight_hh=v, bias_hh=bias), torch.cat([r, z, n], -1)
 
-    def forward_views(self, block: Tensor) -> list:
-        r, z, hn, n = _rows(block, 4)
+    def parts(self, block: Tensor) -> list:
+        r, z, hn, n = blocks_of(block, 4)
         return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
 
     def step(self, multiply, pre, vt, parts, before, now, work):
@@ -451,15 +517,15 @@ class _GRU(_Kernel):
         n.addcmul_(r, hn).tanh_()  # n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
         torch.lerp(n, before[0], z, out=now[0])  # h = n + z ⊙ (h_{t-1} − n)
 
-    def workspace(self, gates, n):
+    def room(self, gates, n):
         hidden = gates.shape[-1] // 4
-        f, d = _blocks(gates, n, 5 * hidden), _blocks(gates, n, 5 * hidden)
+        f, d = room_for(gates, n, 5 * hidden), room_for(gates, n, 5 * hidden)
         views = [f.unflatten(-1, (5, hidden)), d.unflatten(-1, (5, hidden)), d[..., 4 * hidden :]]
         return f, d, d, [p.unbind(gates.dim() - 3) for p in views]
 
-    def factors(self, f, gates, now, before, work, start, stop):
-        r, z, hn, n = _rows(gates, 4)
-        fr, fz, fhn, fn, keep = _rows(f, 5)
+    def factors(self, f, gates, now, before, work, masks):
+        r, z, hn, n = blocks_of(gates, 4)
+        fr, fz, fhn, fn, keep = blocks_of(f, 5)
         torch.mul(1 - z, 1 - n * n, out=fn)
         torch.mul(fn, r, out=fhn)
         torch.mul(fhn * (1 - r), hn, out=fr)
@@ -473,262 +539,148 @@ class _GRU(_Kernel):
         return direct, dc
 
 
-_NAMES = {"ci": "weight_ci", "cf": "weight_cf", "co": "weight_co"}
-_NAMES |= {"ln_hh": "weight_ln_hh", "ln_c": "weight_ln_c", "ln_c_bias": "bias_ln_c"}
-
-
-class _LSTM(_Kernel):
-    """The LSTM and its variants; see :class:`lstm_lib.cells.LSTMVariant` for the equations."""
+class LSTMUnit(Unit):
+    """c = f ⊙ c_{t-1} + i ⊙ g, h = o ⊙ tanh(c)."""
 
     blocks = ("o", "i", "f", "g")
     kept = ("y",)  # tanh(c), which is slow to compute a second time
     states = ("h", "c")
-
-    def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
-        super().__init__(cell, masks)
-        self.peephole = getattr(cell, "peephole", False)
-        self.coupled = getattr(cell, "coupled", False)
-        self.layer_norm = getattr(cell, "layer_norm", False)
-        self.without = frozenset({"forget"} if isinstance(cell, cells.LSTM1997) else getattr(cell, "without", ()))
-        self.sources = ("source_x", "source_u", "source_ln", "source_b") * self.layer_norm
-        self.extras = tuple(_NAMES)[:3] * self.peephole + tuple(_NAMES)[3:] * self.layer_norm + self.sources
-        self.plain = not (self.extras or masks or self.coupled or self.without)
+    gradients = 5  # in blocks: of the four sums, and of c_{t-1}
 
     def arrange(self, cell, w, x):
         h = w.weight_hh.shape[-1]
-        extras = []
-        if self.peephole:
-            extras += [p.unsqueeze(0) for p in (w.weight_ci, w.weight_cf, w.weight_co)]
-        u, v = w.weight_ih.roll(h, 0), w.weight_hh.roll(h, 0)
         b = None if w.bias_ih is None else (w.bias_ih + w.bias_hh).roll(h, 0)
-        if self.layer_norm:
-            sources = x, u, w.weight_ln_ih.roll(h, 0), b
-            extras += [p.unsqueeze(0) for p in (w.weight_ln_hh.roll(h, 0), w.weight_ln_c, w.bias_ln_c)]
-            extras += sources
-            return self.projected(dict(zip(self.sources, sources, strict=True))), None, v, None, *extras
-        return x, u, v, b, *extras
+        return x, w.weight_ih.roll(h, 0), w.weight_hh.roll(h, 0), b
 
     def unarrange(self, x, v, b, work):
         h = v.shape[-1]
-        w = SimpleNamespace(weight_hh=v.roll(-h, 0), bias_hh=None, weight_hr=None)
-        for name in _NAMES.keys() & self.extras:
-            value = work[name].squeeze(0)
-            setattr(w, _NAMES[name], value.roll(-h, 0) if name == "ln_hh" else value)
-        return w, x.roll(-h, -1)
+        return SimpleNamespace(weight_hh=v.roll(-h, 0), bias_hh=None, weight_hr=None), x.roll(-h, -1)
 
-    def projected(self, work: dict) -> Tensor:
-        x, u, gain, b = (work[name] for name in self.sources)
-        return self.cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=gain, bias_ih=b))
+    def compiled(self, gates):
+        return CompiledLSTM(self.cell, self.masks) if can_compile(gates) else self
 
-    # Forward ---------------------------------------------------------------------------------------------------
-
-    def forward_views(self, block: Tensor) -> list:
-        o, i, f, g, y = _rows(block, self.count)
+    def parts(self, block):
+        o, i, f, g, y = blocks_of(block, self.count)
         return [p.unbind(-3) for p in (block[..., : 3 * o.shape[-1]], o, i, f, g, y)]
 
     def step(self, multiply, pre, vt, parts, before, now, work):
-        if self.plain:
-            oif, o, i, f, g, y = parts
-            (h_0, c_0), (h, c) = before, now
-            multiply(pre, h_0, vt)
-            oif.sigmoid_()
-            g.tanh_()
-            torch.mul(f, c_0, out=c).addcmul_(i, g)  # c = f ⊙ c_{t-1} + i ⊙ g
-            torch.mul(o, torch.tanh(c, out=y), out=h)  # h = o ⊙ tanh(c)
-        else:
-            self.variant_step(multiply, pre, vt, parts, before, now, work)
-
-    def variant_step(self, multiply, pre, vt, parts, before, now, work):
-        oif, o, i, f, g, y, *masks = parts
-        mask = dict(zip(self.masks, masks, strict=True))
+        oif, o, i, f, g, y = parts
         (h_0, c_0), (h, c) = before, now
-        seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
-        if self.layer_norm:
-            pre += _norm(seen @ vt, work["ln_hh"])
-        else:
-            multiply(pre, seen, vt)
-        if self.peephole:
-            i.addcmul_(c_0, work["ci"])
-            f.addcmul_(c_0, work["cf"])
-            oif[..., o.shape[-1] :].sigmoid_()
-        else:
-            oif.sigmoid_()
-        if self.coupled:
-            torch.sub(work["one"], f, out=i)
-        for name, gate in (("input", i), ("forget", f)):
-            if name in self.without:
-                gate.fill_(1)
-        if "input_activation" not in self.without:
-            g.tanh_()
-        torch.mul(f, c_0, out=c).addcmul_(i, g)
-        if self.peephole:
-            o.addcmul_(c, work["co"]).sigmoid_()
-        if "output" in self.without:
-            o.fill_(1)
-        s = c
-        if self.layer_norm:
-            s = _norm(c, work["ln_c"], work["ln_c_bias"])
-        if "output_activation" in self.without:
-            y.copy_(s)
-        else:
-            torch.tanh(s, out=y)
-        torch.mul(o, y, out=h)
-        if "zone_h" in mask:
-            h.lerp_(h_0, mask["zone_h"])
-        if "zone_c" in mask:
-            c.lerp_(c_0, mask["zone_c"])
+        multiply(pre, h_0, vt)
+        oif.sigmoid_()
+        g.tanh_()
+        torch.mul(f, c_0, out=c).addcmul_(i, g)  # c = f ⊙ c_{t-1} + i ⊙ g
+        torch.mul(o, torch.tanh(c, out=y), out=h)  # h = o ⊙ tanh(c)
 
-    # Backward --------------------------------------------------------------------------------------------------
+    def room(self, gates, n):
+        hidden = gates.shape[-1] // self.count
+        f, d = room_for(gates, n, 6 * hidden), room_for(gates, n, self.gradients * hidden)
+        views = [f[..., :hidden], f[..., hidden : 2 * hidden], f[..., 2 * hidden :].unflatten(-1, (4, hidden))]
+        d_ifgc, d_c = d[..., hidden : 5 * hidden].unflatten(-1, (4, hidden)), d[..., 4 * hidden : 5 * hidden]
+        views += [d[..., :hidden], d_ifgc, d_c]
+        return f, d, d, [p.unbind(gates.dim() - 3) for p in views]
 
-    def workspace(self, gates, n):
-        hidden, wide = gates.shape[-1] // self.count, (4, gates.shape[-1] // self.count)
-        f, d = _blocks(gates, n, 6 * hidden), _blocks(gates, n, (5 + self.layer_norm) * hidden)
-        through, past = d, d[..., 4 * hidden : 5 * hidden]
-        views = [
-            f[..., :hidden],
-            f[..., hidden : 2 * hidden],
-            f[..., 2 * hidden :].unflatten(-1, wide),
-            d[..., :hidden],
-            d[..., hidden : 5 * hidden].unflatten(-1, wide),
-            past,
-        ]
-        if self.layer_norm:
-            through = _blocks(gates, n, 4 * hidden)
-            views += [through, d[..., : 4 * hidden], d[..., 5 * hidden :]]
-        return f, d, through, [p.unbind(gates.dim() - 3) for p in views]
-
-    def factors(self, f, gates, now, before, work, start, stop):
-        o, i, forget, g, y = _rows(gates, self.count)
-        (_, c), (h_0, c_0) = now, before
-        mask = {name: work[name][..., start:stop, :, :] for name in self.masks}
-        if "zone_c" in mask:
-            c = torch.addcmul(forget * c_0, i, g)
-        fc, fo, fi, ff, fg, keep = _rows(f, 6)
-        if "output_activation" in self.without:
-            fc.copy_(o)
-        else:
-            _through_tanh(o, y, grad_input=fc)  # ∂h/∂c = o (1 − tanh²(c))
-        _through_sigmoid(y, o, grad_input=fo)  # ∂h/∂a_o = tanh(c) o (1 − o)
-        _through_sigmoid(g, i, grad_input=fi)  # ∂c/∂a_i = g i (1 − i)
-        _through_sigmoid(c_0 - g if self.coupled else c_0, forget, grad_input=ff)  # ∂c/∂a_f = c_{t-1} f (1 − f)
-        if "input_activation" in self.without:
-            fg.copy_(i)
-        else:
-            _through_tanh(i, g, grad_input=fg)  # ∂c/∂a_g = i (1 − g²)
+    def factors(self, f, gates, now, before, work, masks):
+        o, i, forget, g, y = blocks_of(gates, self.count)
+        fc, fo, fi, ff, fg, keep = blocks_of(f, 6)
+        through_tanh(o, y, grad_input=fc)  # ∂h/∂c = o (1 − tanh²(c))
+        through_sigmoid(y, o, grad_input=fo)  # ∂h/∂a_o = tanh(c) o (1 − o)
+        through_sigmoid(g, i, grad_input=fi)  # ∂c/∂a_i = g i (1 − i)
+        through_sigmoid(before[1], forget, grad_input=ff)  # ∂c/∂a_f = c_{t-1} f (1 − f)
+        through_tanh(i, g, grad_input=fg)  # ∂c/∂a_g = i (1 − g²)
         keep.copy_(forget)  # ∂c/∂c_{t-1} = f
-        for name, part in (("output", fo), ("input", fi), ("forget", ff)):
-            if name in self.without or (self.coupled and name == "input"):
-                part.zero_()
-        if "zone_h" in mask:
-            f[..., : 2 * o.shape[-1]].unflatten(-1, (2, -1)).mul_((1 - mask["zone_h"]).unsqueeze(-2))
-        if self.peephole:
-            keep.addcmul_(fi, _over_time(work["ci"])).addcmul_(ff, _over_time(work["cf"]))
-            if not self.layer_norm:  # which stands between h and c, but not between o and c
-                fc.addcmul_(fo, _over_time(work["co"]))
-
-        more = []
-        if self.layer_norm:
-            pre = self.seen(h_0, work, start, stop).flatten(-3, -2) @ work["v"].transpose(-1, -2)
-            pre = pre.unflatten(-2, gates.shape[-3:-1])
-            norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
-            norm_c = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)
-            work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0]}
-            more += [p.unbind(-3) for p in (pre, *norm_hh[1:], c, *norm_c[1:])]
-        if "zone_c" in mask:
-            more.append((1 - mask["zone_c"]).unbind(-3))
-        work["c"] = c
-        return more
+        return []
 
     def back(self, parts, dh, dc, work):
-        if self.layer_norm or self.masks:
-            return self.variant_back(parts, dh, dc, work)
         fc, fo, factors, d_o, d_ifg, d_c = parts
         torch.mul(dh, fo, out=d_o)  # da_o
         torch.addcmul(dc, dh, fc, out=work["total"])  # all that reaches c_t
         torch.mul(work["wide"], factors, out=d_ifg)  # da_i, da_f, da_g, and what goes on to c_{t-1}
         return None, d_c
 
-    def variant_back(self, parts, dh, dc, work):
-        first = len(parts) - len(self.masks)
-        mask = dict(zip(self.masks, parts[first:], strict=True))
-        fc, fo, factors, d_o, d_ifg, d_c, *norm = parts
-        torch.mul(dh, fo, out=d_o)
-        total = work["total"]
-        new = torch.mul(dc, parts[first - 1], out=total) if "zone_c" in mask else dc
-        if self.layer_norm:
-            through, d_all, ds, pre, mean_hh, rstd_hh, c, mean, rstd = norm[:9]
-            torch.mul(dh, fc, out=ds)
-            torch.add(new, _norm_back(ds, work["ln_c"], c, mean, rstd), out=total)
-            if self.peephole:
-                total.addcmul_(d_o, work["co"])
-        else:
-            torch.addcmul(new, dh, fc, out=total)
-        torch.mul(work["wide"], factors, out=d_ifg)
-        if self.layer_norm:
-            through.copy_(_norm_back(d_all, work["ln_hh"], pre, mean_hh, rstd_hh))
-        if "zone_c" in mask:
-            d_c.addcmul_(dc, mask["zone_c"])
-        return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
 
-    def carry(self, product, multiply, past, outside, sums, v, parts):
-        if "drop_h" not in self.masks:
-            return super().carry(product, multiply, past, outside, sums, v, parts)
-        drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
-        total = product(sums, v).mul_(drop)
-        for other in (past, outside):
-            if other is not None:
-                total += other
-        return total
+class CompiledLSTM(LSTMUnit):
+    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product; one call for each replica."""
 
-    def seen(self, h, work, start, stop):
-        return h * work["drop_h"][..., start:stop, :, :] if "drop_h" in self.masks else h
+    def forward_views(self, block, rows):
+        return block[..., :rows].unbind(-3), arrays(block.unflatten(-1, (self.count, rows // 4)), block)
 
-    def extra_grads(self, extra, d, before, work, start, stop):
-        do, di, df, _, _, *ds = d.split(before[1].shape[-1], -1)
-        if self.peephole:
-            for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):
-                extra[name] += (grad * c).sum(-3).sum(-2, keepdim=True)
-        if self.layer_norm:
-            for name, grad in (
-                ("ln_hh", d[..., : 4 * do.shape[-1]] * work["unit_hh"]),
-                ("ln_c", ds[0] * work["unit_c"]),
-                ("ln_c_bias", ds[0]),
-            ):
-                extra[name] += grad.sum(-3).sum(-2, keepdim=True)
+    def workspace(self, gates, n, rows):
+        return room_for(gates, n, rows)
+
+    def forward(self, views, vt, before, now, masks, work):
+        (sums, gates), (h_0, c_0), (h, c) = views, before, now
+        step, multiply = kernels().forward, Tensor.addmm_ if vt.dim() == 2 else add_bmm
+        replicas = list(zip(gates, *(arrays(s, h) for s in (h, c, c_0)), strict=True))
+        for t, pre, last in zip(range(h.shape[-3]), sums, (h_0, *h.unbind(-3)), strict=False):
+            multiply(pre, last, vt)
+            for replica in replicas:
+                step(t, *replica)
+        return h.select(-3, -1), c.select(-3, -1)
+
+    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
+        d = space[..., : gates.shape[-3], :, :]
+        step, product = kernels().backward, torch.mm if v.dim() == 2 else torch.bmm
+        replicas = self.operands(gates, now, before, outside, carried, d)
+        for t, sums in reversed(list(enumerate(d.unbind(-3)))):
+            for replica in replicas:
+                step(t, *replica)
+            product(sums, v, out=carried[0])
+        return carried, d, d, before[0]
+
+    def operands(self, gates, now, before, outside, carried, d, *more):
+        """What ``kernels.backward`` reads and writes, for each replica."""
+        columns = [arrays(gates.unflatten(-1, (self.count, -1)), gates)]
+        columns += [arrays(s, gates) for s in (now[1], before[1].select(-3, 0))]
+        columns += [arrays(g, gates, 3) for g in outside] + [arrays(s, gates) for s in carried]
+        return list(zip(*columns, arrays(d.unflatten(-1, (4, -1)), gates), *more, strict=True))
 
 
-def _norm(x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Layer norm of a step; ``gain`` and ``bias`` are (1, size), or (replicas, 1, size)."""
-    if gain.dim() == 2:
-        return torch.native_layer_norm(x, x.shape[-1:], gain[0], None if bias is None else bias[0], EPS)[0]
-    unit = torch.native_layer_norm(x, x.shape[-1:], None, None, EPS)[0] * gain
-    return unit if bias is None else unit + bias
+def can_compile(gates: Tensor) -> bool:
+    """Whether the compiled kernels can work on these: numbers of a CPU, in single or double precision."""
+    fits = gates.device.type == "cpu" and gates.dtype in (torch.float32, torch.float64)
+    return fits and type(gates) is Tensor and not torch.jit.is_tracing() and kernels() is not None
 
 
-def _norm_back(d: Tensor, gain: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    """From the gradient of a layer norm's result to that of what went in."""
-    d, gain = (d, gain[0]) if gain.dim() == 2 else (d * gain, None)
-    return torch.ops.aten.native_layer_norm_backward.default(
-        d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), gain, None, [True, False, False]
-    )[0]
+def arrays(x: Tensor | None, like: Tensor, dims: int = 0) -> list[np.ndarray]:
+    """A tensor as the kernels take it, for each replica: its own memory, if it is contiguous there.
+
+    Nothing is an array of ``dims`` dimensions of length 0; a vector has one, whatever it had.
+    """
+    replicas = like.dim() == 4
+    if x is None:
+        return [like.new_empty((0,) * dims).numpy()] * (len(like) if replicas else 1)
+    arrays = [part.contiguous().numpy(force=True) for part in (x.unbind() if replicas else (x,))]
+    return [a.reshape(-1) for a in arrays] if dims == 1 else arrays
 
 
-def _blocks(gates: Tensor, n: int, size: int) -> Tensor:
+@cache
+def kernels() -> ModuleType | None:
+    """The compiled kernels; None without numba, or where it may not compile, or not keep what it did."""
+    try:
+        from lstm_lib import kernels as compiled  # not with the library: half a second
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return compiled if hasattr(compiled.sigmoid, "py_func") else None  # NUMBA_DISABLE_JIT
+
+
+def room_for(gates: Tensor, n: int, size: int) -> Tensor:
     """Room for ``n`` steps."""
     return gates.new_empty((*gates.shape[:-3], n, gates.shape[-2], size))
 
 
-def _each_step(mask: Tensor) -> Any:
+def each_step(mask: Tensor) -> Any:
     """A view of each step; the same one where all steps share it."""
     return [mask.select(-3, 0)] * mask.shape[-3] if mask.stride(-3) == 0 else mask.unbind(-3)
 
 
-def _over_time(p: Tensor) -> Tensor:
-    return p.unsqueeze(-3)
+def unit_of(cell: Cell, masks: tuple[str, ...]) -> Unit:
+    """What the engine runs for a cell."""
+    if isinstance(cell, cells.LSTMVariant | cells.LSTM1997):
+        from lstm_lib.fused_variants import VariantUnit  # which is made of the units here
 
-
-def _kernel(cell: Cell, masks: tuple[str, ...]) -> _Kernel:
-    for unit, kernel in ((cells.LSTM, _LSTM), (cells.GRU, _GRU), (cells.RNN, _RNN)):
-        if isinstance(cell, unit):
-            return kernel(cell, masks)
+        return VariantUnit(cell, masks)
+    for kind, unit in ((cells.LSTM, LSTMUnit), (cells.GRU, GRUUnit), (cells.RNN, RNNUnit)):
+        if isinstance(cell, kind):
+            return unit(cell, masks)
     raise TypeError(f"cell must be an LSTM, a GRU or an RNN, got {type(cell).__name__}")

@@ -1,12 +1,13 @@
 """The layers ``LSTM``, ``GRU`` and ``RNN``, and the road that a call takes: kernel, engine or loop.
 
 The three layers are PyTorch's own, kernel included, with errors that say what is wrong. The variants of ``LSTM``
-run in the engine, ``fused.sweep``. What neither can do, such as most transforms of ``torch.func``, runs in
-``unroll.loop``.
+run in the engine, ``fused.sweep``; those that are a plain LSTM with other weights, in the kernel. What neither can
+do, such as most transforms of ``torch.func``, runs in ``unroll.loop``.
 """
 
 import copy
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 
 from lstm_lib import cells, fused
-from lstm_lib.checks import InputError, check_call, check_options
+from lstm_lib.checks import InputError, autocast_dtype, check_call, check_options
 from lstm_lib.unroll import Hidden, Sequence, loop, run, transforms
 
 TORCH = (nn.LSTM, nn.GRU, nn.RNN)
@@ -65,7 +66,15 @@ class _Layer:
         # The engine does not project, takes no transform but one vmap, and is no operation to trace or to export.
         recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
         slow = self.proj_size or recorded or levels not in ([], ["Vmap"])
-        return run(cells.of(self), self, input, hx, sweep=loop if slow else fused.sweep, keep_gates=False)[:2]
+        sweep = loop if slow else fused.sweep
+        if (
+            not slow
+            and not levels
+            and not torch.compiler.is_compiling()
+            and _is_plain(cells.of(self), self.training)
+        ):
+            sweep = _by_kernel if isinstance(input, Tensor) and autocast_dtype(input) is None else sweep
+        return run(cells.of(self), self, input, hx, sweep=sweep, keep_gates=False)[:2]
 
     def _as_torch(self) -> nn.RNNBase:
         """PyTorch's own layer on the same parameters."""
@@ -81,6 +90,48 @@ class _Layer:
 
     def __prepare_scriptable__(self) -> nn.RNNBase:
         return self._as_torch()  # TorchScript cannot compile super().forward
+
+
+def _is_plain(cell: cells.LSTM, training: bool) -> bool:
+    """Whether the unit is a plain LSTM with other weights: coupled, without gates, or with dropout that is off."""
+    rest = getattr(cell, "without", frozenset()) & {"input_activation", "output_activation"}
+    options = () if type(cell) is cells.LSTM else cell.options().keys() - {"coupled", "without"}
+    return not rest and not set(options) - (set() if training else {"variational_dropout"})
+
+
+def _by_kernel(
+    cell: cells.LSTM,
+    w: SimpleNamespace,
+    x: Tensor,
+    state: cells.State,
+    masks: dict[str, Tensor],
+    keep_gates: bool,
+) -> dict[str, Tensor]:
+    """As :func:`fused.sweep`, by PyTorch's kernel, which gives of c the last one only.
+
+    1 − σ(a) = σ(−a): a coupled LSTM is a plain one with W_i = −W_f, b_i = −b_f. One without a gate has W = 0 for
+    it, and a bias from which on σ is 1.
+    """
+    gone, coupled = getattr(cell, "without", ()), getattr(cell, "coupled", False)
+    usual = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not usual or (gone and not all(s.isfinite().all() for s in (x, state[0]))):
+        return fused.sweep(cell, w, x, state, masks, keep_gates)  # no second derivatives elsewhere; 0 × ∞
+
+    def tie(p: Tensor, open_: float) -> Tensor:
+        i, f, g, o = p.chunk(4)
+        i = -f if coupled else i
+        blocks = (("input", i), ("forget", f), ("", g), ("output", o))
+        return torch.cat([torch.full_like(block, open_) if name in gone else block for name, block in blocks])
+
+    weights, biases = [w.weight_ih, w.weight_hh], [w.bias_ih, w.bias_hh]
+    if gone or coupled:
+        if w.bias_ih is None:
+            biases = [x.new_zeros(len(w.weight_hh))] * 2
+        weights, biases = [tie(p, 0.0) for p in weights], [tie(b, 50.0) for b in biases]
+    weights += [b for b in biases if b is not None]
+    start = [s.unsqueeze(0) for s in state]
+    h, _, c = torch.lstm(x, start, weights, len(weights) > 2, 1, 0.0, torch.is_grad_enabled(), False, False)
+    return {"h": h, "c": c}
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -178,11 +229,12 @@ class LSTM(_Layer, nn.LSTM):
 
     Notes
     -----
-    Plain options run PyTorch's kernel, and what works with PyTorch's layer works here. A variant runs the engine
-    of :mod:`lstm_lib.fused`; where a graph of its gradient is asked for, under most transforms of ``torch.func``,
-    and where a program is traced or exported, it takes the readable loop, which is slower and gives the same
-    numbers. Derivatives of any order are exact but the third through ``layer_norm``, which PyTorch (2.13) gets
-    wrong.
+    Plain options run PyTorch's kernel, and what works with PyTorch's layer works here. So do ``coupled``, a gate
+    left out, ``weight_drop`` and ``residual``. Other variants run the engine of :mod:`lstm_lib.fused`, which on a
+    CPU is compiled: that takes some seconds, once on a machine. Where a graph of its gradient is asked for, under
+    most transforms of ``torch.func``, and where a program is traced or exported, a variant takes the readable
+    loop, which is slower and gives the same numbers. Derivatives of any order are exact but the third through
+    ``layer_norm``, which PyTorch (2.13) gets wrong.
 
     ``torch.export`` keeps the batch dynamic and fixes the number of steps, for PyTorch's own layers too. The older
     ONNX export (``dynamo=False``) keeps both for plain options, and the batch for a variant. Tools that look at

@@ -1,0 +1,274 @@
+"""What a variant of the LSTM adds to the engine of :mod:`lstm_lib.fused`: see :class:`lstm_lib.cells.LSTMVariant`.
+
+Beside x, U, V and b a variant brings *extras*, vectors that learn, and *masks*, which do not. Layer norm stands
+between the product and the gates. The engine then gets the inputs as they are after it, with the *sources* they
+were made from, and the gradients of the recurrent product are not those of the sums.
+"""
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from lstm_lib import cells
+from lstm_lib.cells import Cell
+from lstm_lib.fused import (
+    CompiledLSTM,
+    LSTMUnit,
+    add_bmm,
+    arrays,
+    blocks_of,
+    can_compile,
+    each_step,
+    kernels,
+    room_for,
+    through_sigmoid,
+    times,
+)
+
+EPS = 1e-5
+
+_VECTORS = {"ci": "weight_ci", "cf": "weight_cf", "co": "weight_co"}
+_VECTORS |= {"gain": "weight_ln_hh", "gain_c": "weight_ln_c", "bias_c": "bias_ln_c"}
+_WITHOUT = ("input", "forget", "output", "input_activation", "output_activation")
+
+
+class VariantUnit(LSTMUnit):
+    """Any variant by PyTorch's operations."""
+
+    def __init__(self, cell: Cell, masks: tuple[str, ...] = ()) -> None:
+        super().__init__(cell, masks)
+        self.peephole = getattr(cell, "peephole", False)
+        self.coupled = getattr(cell, "coupled", False)
+        self.layer_norm = getattr(cell, "layer_norm", False)
+        self.without = frozenset({"forget"} if isinstance(cell, cells.LSTM1997) else cell.without)
+        self.sources = ("source_x", "source_u", "source_gain", "source_b") * self.layer_norm
+        self.gradients += self.layer_norm  # that of what tanh sees of c
+        self.extras = tuple(_VECTORS)[:3] * self.peephole + tuple(_VECTORS)[3:] * self.layer_norm + self.sources
+
+    def compiled(self, gates):
+        return CompiledVariant(self.cell, self.masks) if can_compile(gates) else self
+
+    def arrange(self, cell, w, x):
+        x, u, v, b = super().arrange(cell, w, x)
+        extras = [w.weight_ci, w.weight_cf, w.weight_co] if self.peephole else []
+        sources = []
+        if self.layer_norm:
+            hidden = v.shape[-1]
+            sources = [x, u, w.weight_ln_ih.roll(hidden, 0), b]
+            extras += [w.weight_ln_hh.roll(hidden, 0), w.weight_ln_c, w.bias_ln_c]
+            x, u, b = self.projected(dict(zip(self.sources, sources, strict=True))), None, None
+        return x, u, v, b, *(p.unsqueeze(0) for p in extras), *sources
+
+    def unarrange(self, x, v, b, work):
+        w, x = super().unarrange(x, v, b, work)
+        for name in _VECTORS.keys() & self.extras:
+            value = work[name].squeeze(0)
+            setattr(w, _VECTORS[name], value.roll(-v.shape[-1], 0) if name == "gain" else value)
+        return w, x
+
+    def projected(self, work: dict) -> Tensor:
+        x, u, gain, b = (work[name] for name in self.sources)
+        return self.cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=gain, bias_ih=b))
+
+    # Forward ---------------------------------------------------------------------------------------------------
+
+    def step(self, multiply, pre, vt, parts, before, now, work):
+        oif, o, i, f, g, y, *masks = parts
+        mask = dict(zip(self.masks, masks, strict=True))
+        (h_0, c_0), (h, c) = before, now
+        seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
+        if self.layer_norm:
+            pre += _norm(seen @ vt, work["gain"])
+        else:
+            multiply(pre, seen, vt)
+        if self.peephole:
+            i.addcmul_(c_0, work["ci"])
+            f.addcmul_(c_0, work["cf"])
+            oif[..., o.shape[-1] :].sigmoid_()
+        else:
+            oif.sigmoid_()
+        if self.coupled:
+            torch.sub(work["one"], f, out=i)
+        for name, gate in (("input", i), ("forget", f)):
+            if name in self.without:
+                gate.fill_(1)
+        if "input_activation" not in self.without:
+            g.tanh_()
+        torch.mul(f, c_0, out=c).addcmul_(i, g)
+        if self.peephole:
+            o.addcmul_(c, work["co"]).sigmoid_()
+        if "output" in self.without:
+            o.fill_(1)
+        s = c
+        if self.layer_norm:
+            s = _norm(c, work["gain_c"], work["bias_c"])
+        if "output_activation" in self.without:
+            y.copy_(s)
+        else:
+            torch.tanh(s, out=y)
+        torch.mul(o, y, out=h)
+        if "zone_h" in mask:
+            h.lerp_(h_0, mask["zone_h"])
+        if "zone_c" in mask:
+            c.lerp_(c_0, mask["zone_c"])
+
+    # Backward --------------------------------------------------------------------------------------------------
+
+    def room(self, gates, n):
+        f, d, through, views = super().room(gates, n)
+        if self.layer_norm:
+            hidden = gates.shape[-1] // self.count
+            through = room_for(gates, n, 4 * hidden)
+            views += [p.unbind(-3) for p in (through, d[..., : 4 * hidden], d[..., 5 * hidden :])]
+        return f, d, through, views
+
+    def factors(self, f, gates, now, before, work, masks):
+        super().factors(f, gates, now, before, work, masks)
+        o, i, forget, g, _ = blocks_of(gates, self.count)
+        fc, fo, fi, ff, fg, keep = blocks_of(f, 6)
+        (_, c), (h_0, c_0) = now, before
+        if "zone_c" in masks:
+            c = torch.addcmul(forget * c_0, i, g)
+        if "output_activation" in self.without:
+            fc.copy_(o)
+        if "input_activation" in self.without:
+            fg.copy_(i)
+        if self.coupled:
+            through_sigmoid(c_0 - g, forget, grad_input=ff)
+        for name, part in (("output", fo), ("input", fi), ("forget", ff)):
+            if name in self.without or (self.coupled and name == "input"):
+                part.zero_()
+        if "zone_h" in masks:
+            f[..., : 2 * o.shape[-1]].unflatten(-1, (2, -1)).mul_((1 - masks["zone_h"]).unsqueeze(-2))
+        if self.peephole:
+            keep.addcmul_(fi, work["ci"].unsqueeze(-3)).addcmul_(ff, work["cf"].unsqueeze(-3))
+            if not self.layer_norm:  # which stands between h and c, but not between o and c
+                fc.addcmul_(fo, work["co"].unsqueeze(-3))
+
+        more = []
+        if self.layer_norm:
+            pre = times(self.seen(h_0, masks), work["v"].transpose(-1, -2))
+            norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
+            norm_c = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)
+            work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0]}
+            more += [p.unbind(-3) for p in (pre, *norm_hh[1:], c, *norm_c[1:])]
+        if "zone_c" in masks:
+            more.append((1 - masks["zone_c"]).unbind(-3))
+        work["c"] = c
+        return more
+
+    def back(self, parts, dh, dc, work):
+        first = len(parts) - len(self.masks)
+        mask = dict(zip(self.masks, parts[first:], strict=True))
+        fc, fo, factors, d_o, d_ifg, d_c, *norm = parts
+        torch.mul(dh, fo, out=d_o)
+        total = work["total"]
+        new = torch.mul(dc, parts[first - 1], out=total) if "zone_c" in mask else dc
+        if self.layer_norm:
+            through, d_all, ds, pre, mean_hh, rstd_hh, c, mean, rstd = norm[:9]
+            torch.mul(dh, fc, out=ds)
+            torch.add(new, _norm_back(ds, work["gain_c"], c, mean, rstd), out=total)
+            if self.peephole:
+                total.addcmul_(d_o, work["co"])
+        else:
+            torch.addcmul(new, dh, fc, out=total)
+        torch.mul(work["wide"], factors, out=d_ifg)
+        if self.layer_norm:
+            through.copy_(_norm_back(d_all, work["gain"], pre, mean_hh, rstd_hh))
+        if "zone_c" in mask:
+            d_c.addcmul_(dc, mask["zone_c"])
+        return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
+
+    def carry(self, product, multiply, past, outside, sums, v, parts):
+        if "drop_h" not in self.masks:
+            return super().carry(product, multiply, past, outside, sums, v, parts)
+        drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
+        total = product(sums, v).mul_(drop)
+        for other in (past, outside):
+            if other is not None:
+                total += other
+        return total
+
+    def seen(self, h, masks):
+        return h * masks["drop_h"] if "drop_h" in masks else h
+
+    def extra_grads(self, extra, d, before, work, masks):
+        do, di, df, _, _, *ds = d.split(before[1].shape[-1], -1)
+        if self.peephole:
+            for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):
+                extra[name] += (grad * c).sum(-3).sum(-2, keepdim=True)
+        if self.layer_norm:
+            for name, grad in (
+                ("gain", d[..., : 4 * do.shape[-1]] * work["unit_hh"]),
+                ("gain_c", ds[0] * work["unit_c"]),
+                ("bias_c", ds[0]),
+            ):
+                extra[name] += grad.sum(-3).sum(-2, keepdim=True)
+
+
+class CompiledVariant(VariantUnit, CompiledLSTM):
+    """The same, each step in one call of :mod:`lstm_lib.kernels`."""
+
+    def forward(self, views, vt, before, now, masks, work):
+        (sums, gates), (h_0, c_0), (h, c) = views, before, now
+        drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
+        product = torch.empty_like(sums[0], memory_format=torch.contiguous_format) if self.layer_norm else None
+        columns = [gates, *(arrays(s, h) for s in (h, c, c_0, h_0)), arrays(product, h, 2)]
+        replicas = list(zip(*columns, *self.options(masks, work, h), strict=True))
+        step = kernels().forward_variant
+        add, multiply = (Tensor.addmm_, torch.mm) if vt.dim() == 2 else (add_bmm, torch.bmm)
+        for t, pre, last in zip(range(h.shape[-3]), sums, (h_0, *h.unbind(-3)), strict=False):
+            seen = last if drop is None else last * drop[t]
+            add(pre, seen, vt) if product is None else multiply(seen, vt, out=product)
+            for replica in replicas:
+                step(t, *replica)
+        return h.select(-3, -1), c.select(-3, -1)
+
+    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
+        d, dh = space[..., : gates.shape[-3], :, :], carried[0]
+        drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
+        past = torch.empty_like(dh) if "zone_h" in masks else None
+        seen = self.seen(before[0], masks)
+        sums = times(seen, v.transpose(-1, -2)) if self.layer_norm else None  # again: to keep them takes more
+        through = d if sums is None else sums
+        found = {name: torch.zeros_like(total) for name, total in extra.items()}
+        more = [arrays(past, gates, 2), arrays(sums, gates, 3)]
+        more += [arrays(found.get(name), gates, 1) for name in _VECTORS] + self.options(masks, work, gates)
+        replicas = self.operands(gates, now, before, outside, carried, d, *more)
+        step, multiply = kernels().backward_variant, torch.mm if v.dim() == 2 else torch.bmm
+        for t, d_sums in reversed(list(enumerate(through.unbind(-3)))):
+            for replica in replicas:
+                step(t, *replica)
+            multiply(d_sums, v, out=dh)
+            if drop is not None:
+                dh *= drop[t]
+            if past is not None:
+                dh += past
+        for name, total in extra.items():
+            total += found[name]
+        return carried, d, through, seen
+
+    def options(self, masks, work, like):
+        """The variant's own operands, in the kernels' order, for each replica."""
+        zone = {name: m.narrow(-3, 0, 1) if m.stride(-3) == 0 else m for name, m in masks.items()}
+        columns = [arrays(work.get(name), like, 1) for name in _VECTORS]
+        columns += [arrays(zone.get(name), like, 3) for name in ("zone_h", "zone_c")]
+        options = self.coupled, tuple(name in self.without for name in _WITHOUT)
+        return columns + [[option] * len(columns[0]) for option in options]
+
+
+def _norm(x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Layer norm of a step; ``gain`` and ``bias`` are (1, size), or (replicas, 1, size)."""
+    if gain.dim() == 2:
+        return torch.native_layer_norm(x, x.shape[-1:], gain[0], None if bias is None else bias[0], EPS)[0]
+    unit = torch.native_layer_norm(x, x.shape[-1:], None, None, EPS)[0] * gain
+    return unit if bias is None else unit + bias
+
+
+def _norm_back(d: Tensor, gain: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """From the gradient of a layer norm's result to that of what went in."""
+    d, gain = (d, gain[0]) if gain.dim() == 2 else (d * gain, None)
+    return torch.ops.aten.native_layer_norm_backward.default(
+        d, x, x.shape[-1:], mean.contiguous(), rstd.contiguous(), gain, None, [True, False, False]
+    )[0]

@@ -1,0 +1,409 @@
+"""The pointwise part of an LSTM's step, compiled by numba: all that happens between two products, in one call.
+
+An operation of PyTorch costs about a microsecond before it touches a number, and a small step has a dozen of them.
+Here a step forward is one call, :func:`forward`, and a step back another, :func:`backward`; the variants of
+:class:`lstm_lib.cells.LSTMVariant` have theirs, :func:`forward_variant` and :func:`backward_variant`. They read
+and write numpy's views of PyTorch's memory. The products W x stay PyTorch's.
+
+Each loop runs over the units of one sequence and computes one equation; the compiler makes vector instructions of
+it. It may join a product and a sum into one operation, and nothing else: a NaN stays a NaN, and −0 stays −0.
+
+Importing this module imports numba, half a second; the first call compiles for some seconds, and keeps what it
+compiled on disk, beside this file or in the user's own cache. So :mod:`lstm_lib.fused` imports it when it needs
+it.
+
+Arrays are C-contiguous and of one dtype, float32 or float64; an option that is off is an array of length 0.
+``gates`` are (steps, batch, 5, hidden_size): o, i, f, g and tanh(c), where the forward pass finds the sums
+W_ih x + W_hh h + b in place of the first four. ``h``, ``c`` are (steps, batch, hidden_size); ``h_0``, ``c_0``, the
+states before the first of these steps, (batch, hidden_size).
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+_compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+_summed = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})  # sums, never gates
+
+
+# Functions ----------------------------------------------------------------------------------------------------
+
+
+class _Precision(NamedTuple):
+    """What depends on how many bits a number has."""
+
+    one: float
+    two: float
+    log2e: float
+    ln2: float  # its first digits, so few that a multiple of it is exact
+    ln2_rest: float
+    magic: float  # added to a number, rounds it to a whole one, which its last bits then are
+    least: float  # eˣ is 0 from here on
+    most: float  # tanh(x) is 1 from here on
+    up: int  # the powers of 2 of e^least lie below all normal numbers: computed times 2ᵘᵖ
+    down: float
+    taylor: tuple  # 1/k!, the last first
+
+
+def _precision(number, bits, terms, ln2, ln2_rest, least, most, up):
+    taylor = tuple(number(1 / math.factorial(k)) for k in range(terms, 1, -1))
+    values = 1, 2, 1 / math.log(2), ln2, ln2_rest, 1.5 * 2**bits, least, most
+    return _Precision(*map(number, values), up, number(2.0**-up), taylor)
+
+
+_SINGLE = _precision(np.float32, 23, 7, 0.693359375, -2.12194440e-4, -104, 10, 64)
+_DOUBLE = _precision(np.float64, 52, 13, 6.93147180369123816490e-1, 1.90821492927058770002e-10, -746, 20, 512)
+
+
+def _of(x):
+    """The constants of x's precision."""
+
+
+@overload(_of)
+def _(x):
+    constants = _SINGLE if x == types.float32 else _DOUBLE
+    return lambda x: constants
+
+
+def _power(n, up):
+    """2ⁿ⁺ᵘᵖ, written as the bits of its exponent; n is a whole number with magic added."""
+
+
+@overload(_power)
+def _(n, up):
+    if n == types.float32:
+        return lambda n, up: np.int32((np.float32(n).view(np.int32) + (127 + up)) << 23).view(np.float32)
+    return lambda n, up: np.int64((np.float64(n).view(np.int64) + (1023 + up)) << 52).view(np.float64)
+
+
+@_compiled
+def _exponential(x, up):
+    """q and 2ⁿ⁺ᵘᵖ, where eˣ = 2ⁿ (1 + q), n is whole and |q| < ½: q = r + r²/2! + r³/3! + …, r = x − n ln 2."""
+    k = _of(x)
+    n = x * k.log2e + k.magic
+    whole = n - k.magic
+    r = (x - whole * k.ln2) - whole * k.ln2_rest
+    p = k.taylor[0]
+    for a in k.taylor[1:]:
+        p = p * r + a
+    return r + r * r * p, _power(n, up)
+
+
+@_compiled
+def sigmoid(x):
+    """σ(x) = 1 / (1 + e⁻ˣ), within 4 units in the last place, the smallest numbers included."""
+    k = _of(x)
+    q, power = _exponential(max(-abs(x), k.least), k.up)  # in this order max keeps a NaN
+    e = power * (k.one + q) * k.down
+    return (k.one if x >= 0 else e) / (k.one + e)
+
+
+@_compiled
+def tanh(x):
+    """tanh(x) = 1 − 2 / (e + 2) = e / (e + 2) with e = e²ˣ − 1, within 4 units in the last place."""
+    k = _of(x)
+    size = min(abs(x), k.most)
+    q, power = _exponential(size + size, 0)
+    e = power * q + (power - k.one)
+    w = k.two / (e + k.two)
+    y = k.one - w if size > k.one else e * w / k.two
+    return y if x > 0 else -y if x < 0 else x  # a NaN and −0 as they came
+
+
+@_summed
+def _normalise(a, unit):
+    """``unit`` = (a − mean) / deviation, as torch.nn.LayerNorm has it; gives 1 / deviation."""
+    number = a.dtype.type
+    mean = squares = number(0)
+    for j in range(a.size):
+        mean += a[j]
+    mean /= number(a.size)
+    for j in range(a.size):
+        unit[j] = a[j] - mean
+        squares += unit[j] * unit[j]
+    scale = number(1) / np.sqrt(squares / number(a.size) + number(1e-5))
+    for j in range(a.size):
+        unit[j] *= scale
+    return scale
+
+
+@_summed
+def _normalise_back(d, unit, scale):
+    """From the gradient of ``unit`` to that of what it was made from, in place."""
+    number = d.dtype.type
+    mean = along = number(0)
+    for j in range(d.size):
+        mean += d[j]
+        along += d[j] * unit[j]
+    mean /= number(d.size)
+    along /= number(d.size)
+    for j in range(d.size):
+        d[j] = scale * (d[j] - mean - unit[j] * along)
+
+
+# The LSTM -----------------------------------------------------------------------------------------------------
+
+
+@_compiled
+def _blocks(a):
+    return a[0], a[1], a[2], a[3]
+
+
+@_compiled
+def forward(t, gates, h, c, c_0):
+    """One step: from the sums of step ``t`` to its gates, c_t and h_t, all in place."""
+    last_c = c[t - 1] if t > 0 else c_0
+    for row in range(len(c_0)):
+        o, i, f, g = _blocks(gates[t, row])
+        y, c_, ct, ht = gates[t, row, 4], last_c[row], c[t, row], h[t, row]
+        units = range(len(ct))
+        for j in units:
+            o[j] = sigmoid(o[j])
+        for j in units:
+            i[j] = sigmoid(i[j])
+        for j in units:
+            f[j] = sigmoid(f[j])
+        for j in units:
+            g[j] = tanh(g[j])
+        for j in units:
+            ct[j] = f[j] * c_[j] + i[j] * g[j]
+        for j in units:
+            y[j] = tanh(ct[j])
+        for j in units:
+            ht[j] = o[j] * y[j]
+
+
+@_compiled
+def backward(t, gates, c, c_0, to_h, to_c, dh, dc, d):
+    """One step back: the gradients of the loss by the sums of step ``t``, from those by h_t and c_t.
+
+    Parameters
+    ----------
+    to_h, to_c : ndarray
+        What reaches the states from outside, as ``h``.
+    dh, dc : ndarray
+        What reaches them from the steps after ``t``, (batch, hidden_size). ``dc`` becomes what goes on to c_{t-1}.
+    d : ndarray
+        Takes the gradients, (steps, batch, 4, hidden_size): of the sums in o, i, f and g.
+    """
+    one = c.dtype.type(1)
+    last_c = c[t - 1] if t > 0 else c_0
+    for row in range(len(c_0)):
+        o, i, f, g = _blocks(gates[t, row])
+        d_o, d_i, d_f, d_g = _blocks(d[t, row])
+        y, c_, dht, dct = gates[t, row, 4], last_c[row], dh[row], dc[row]
+        units = range(len(c_))
+        if len(to_h):
+            for j in units:
+                dht[j] += to_h[t, row, j]
+        if len(to_c):
+            for j in units:
+                dct[j] += to_c[t, row, j]
+        for j in units:
+            d_o[j] = dht[j] * y[j] * o[j] * (one - o[j])  # h = o ⊙ tanh(c)
+        for j in units:
+            dct[j] += dht[j] * o[j] * (one - y[j] * y[j])
+        for j in units:
+            d_i[j] = dct[j] * g[j] * i[j] * (one - i[j])  # c = f ⊙ c_{t-1} + i ⊙ g
+        for j in units:
+            d_f[j] = dct[j] * c_[j] * f[j] * (one - f[j])
+        for j in units:
+            d_g[j] = dct[j] * i[j] * (one - g[j] * g[j])
+        for j in units:
+            dct[j] *= f[j]
+
+
+# Its variants -------------------------------------------------------------------------------------------------
+
+
+@_compiled
+def _gate(a, gone):
+    """From a gate's sums to the gate, in place; 1 where it is gone."""
+    for j in range(len(a)):
+        a[j] = sigmoid(a[j])
+    if gone:
+        a[:] = 1
+
+
+@_compiled
+def forward_variant(
+    t, gates, h, c, c_0, h_0, sums, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
+):  # fmt: skip
+    """:func:`forward` of any variant.
+
+    Parameters
+    ----------
+    sums : ndarray
+        W_hh h_{t-1}, where it is normalised before it is added, (batch, 4, hidden_size), with its ``gain``
+        (4 × hidden_size,) and that of c, ``gain_c``, ``bias_c`` (hidden_size,).
+    ci, cf, co : ndarray
+        Peephole weights, (hidden_size,).
+    zone_h, zone_c : ndarray
+        Zoneout's masks, as ``h``, or of one step for all.
+    coupled : bool
+        Whether i = 1 − f.
+    without : tuple of bool
+        Whether input, forget and output gate, input and output activation are gone.
+    """
+    one = c.dtype.type(1)
+    no_input, no_forget, no_output, no_input_tanh, no_output_tanh = without
+    last_h, last_c = (h[t - 1], c[t - 1]) if t > 0 else (h_0, c_0)
+    hidden = c.shape[2]
+    unit = np.empty(4 * hidden, c.dtype)
+    for row in range(len(c_0)):
+        o, i, f, g = _blocks(gates[t, row])
+        y, c_, ct, ht = gates[t, row, 4], last_c[row], c[t, row], h[t, row]
+        units = range(hidden)
+        if len(gain):
+            pre = gates[t, row].reshape(-1)
+            _normalise(sums[row], unit)
+            for j in range(4 * hidden):
+                pre[j] += unit[j] * gain[j]
+        if len(ci):
+            for j in units:
+                i[j] += ci[j] * c_[j]
+            for j in units:
+                f[j] += cf[j] * c_[j]
+        _gate(f, no_forget)
+        _gate(i, no_input)
+        if coupled:
+            for j in units:
+                i[j] = one - f[j]
+        if not no_input_tanh:
+            for j in units:
+                g[j] = tanh(g[j])
+        for j in units:
+            ct[j] = f[j] * c_[j] + i[j] * g[j]
+        if len(co):
+            for j in units:
+                o[j] += co[j] * ct[j]
+        _gate(o, no_output)
+        if len(gain):
+            _normalise(ct, y)
+            for j in units:
+                y[j] = y[j] * gain_c[j] + bias_c[j]
+        else:
+            for j in units:
+                y[j] = ct[j]
+        if not no_output_tanh:
+            for j in units:
+                y[j] = tanh(y[j])
+        for j in units:
+            ht[j] = o[j] * y[j]
+        if len(zone_h):
+            mask, h_ = zone_h[t % len(zone_h), row], last_h[row]
+            for j in units:
+                ht[j] = mask[j] * h_[j] + (one - mask[j]) * ht[j]
+        if len(zone_c):
+            mask = zone_c[t % len(zone_c), row]
+            for j in units:
+                ct[j] = mask[j] * c_[j] + (one - mask[j]) * ct[j]
+
+
+@_compiled
+def backward_variant(
+    t, gates, c, c_0, to_h, to_c, dh, dc, d, past, sums, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
+    ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
+):  # fmt: skip
+    """:func:`backward` of any variant. A gate that is gone is 1, and so is its own gradient's factor 1 − 1 = 0.
+
+    Parameters
+    ----------
+    past : ndarray
+        Takes what reaches h_{t-1} past the product, by zoneout, (batch, hidden_size).
+    sums : ndarray
+        W_hh h_{t-1} of each step, (steps, batch, 4 × hidden_size); becomes its gradient.
+    d_gain, d_gain_c, d_bias_c, d_ci, d_cf, d_co : ndarray
+        Take the gradients of the vectors of the same names: what this step adds to them.
+    """
+    one = c.dtype.type(1)
+    _, _, _, no_input_tanh, no_output_tanh = without
+    last_c = c[t - 1] if t > 0 else c_0
+    hidden = c.shape[2]
+    new, unit_c, shown, kept = np.empty((4, hidden), c.dtype)
+    unit = np.empty(4 * hidden, c.dtype)
+    for row in range(len(c_0)):
+        o, i, f, g = _blocks(gates[t, row])
+        d_o, d_i, d_f, d_g = _blocks(d[t, row])
+        y, c_, dht, dct = gates[t, row, 4], last_c[row], dh[row], dc[row]
+        units = range(hidden)
+        if len(to_h):
+            for j in units:
+                dht[j] += to_h[t, row, j]
+        if len(to_c):
+            for j in units:
+                dct[j] += to_c[t, row, j]
+        if len(zone_h):  # a share of each state's gradient goes to the state before, past the step
+            mask = zone_h[t % len(zone_h), row]
+            for j in units:
+                past[row, j] = dht[j] * mask[j]
+            for j in units:
+                dht[j] *= one - mask[j]
+        if len(zone_c):
+            mask = zone_c[t % len(zone_c), row]
+            for j in units:
+                kept[j] = dct[j] * mask[j]
+            for j in units:
+                dct[j] *= one - mask[j]
+        for j in units:
+            new[j] = f[j] * c_[j] + i[j] * g[j]  # c_t before zoneout
+        for j in units:
+            d_o[j] = dht[j] * y[j] * o[j] * (one - o[j])
+        for j in units:
+            shown[j] = dht[j] * o[j]
+        if not no_output_tanh:
+            for j in units:
+                shown[j] *= one - y[j] * y[j]
+        if len(gain):
+            scale = _normalise(new, unit_c)
+            for j in units:
+                d_gain_c[j] += shown[j] * unit_c[j]
+            for j in units:
+                d_bias_c[j] += shown[j]
+            for j in units:
+                shown[j] *= gain_c[j]
+            _normalise_back(shown, unit_c, scale)
+        for j in units:
+            dct[j] += shown[j]
+        if len(co):
+            for j in units:
+                dct[j] += d_o[j] * co[j]
+            for j in units:
+                d_co[j] += d_o[j] * new[j]
+        for j in units:
+            d_f[j] = dct[j] * c_[j] * f[j] * (one - f[j])
+        if coupled:
+            for j in units:
+                d_f[j] -= dct[j] * g[j] * f[j] * (one - f[j])
+            for j in units:
+                d_i[j] = 0
+        else:
+            for j in units:
+                d_i[j] = dct[j] * g[j] * i[j] * (one - i[j])
+        for j in units:
+            d_g[j] = dct[j] * i[j]
+        if not no_input_tanh:
+            for j in units:
+                d_g[j] *= one - g[j] * g[j]
+        for j in units:
+            dct[j] *= f[j]
+        if len(ci):
+            for j in units:
+                dct[j] += d_i[j] * ci[j] + d_f[j] * cf[j]
+            for j in units:
+                d_ci[j] += d_i[j] * c_[j]
+            for j in units:
+                d_cf[j] += d_f[j] * c_[j]
+        if len(zone_c):
+            for j in units:
+                dct[j] += kept[j]
+        if len(gain):
+            scale, through, dj = _normalise(sums[t, row], unit), sums[t, row], d[t, row].reshape(-1)
+            for j in range(4 * hidden):
+                d_gain[j] += dj[j] * unit[j]
+            for j in range(4 * hidden):
+                through[j] = dj[j] * gain[j]
+            _normalise_back(through, unit, scale)

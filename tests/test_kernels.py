@@ -1,0 +1,329 @@
+"""The compiled step: its functions to the last digits, and the engine that uses it against the readable loop."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from agreement import agree
+from numba import njit
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from lstm_lib import cells, fused, kernels, recurrent
+from lstm_lib.recurrent import LSTM
+from lstm_lib.unroll import run
+
+# Functions
+
+
+@njit(error_model="numpy")
+def sigmoid(x, out):
+    for j in range(x.size):
+        out[j] = kernels.sigmoid(x[j])
+
+
+@njit(error_model="numpy")
+def tanh(x, out):
+    for j in range(x.size):
+        out[j] = kernels.tanh(x[j])
+
+
+functions = pytest.mark.parametrize("function", [sigmoid, tanh], ids=["sigmoid", "tanh"])
+dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def computed(function, x):
+    out = np.empty_like(x)
+    function(x, out)
+    return out
+
+
+def truth(function, x):
+    """In more digits than the result has: double precision for single, and the processor's longest for double."""
+    x = x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
+    if function is tanh:
+        return np.tanh(x)
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+def everywhere(dtype):
+    """Bit patterns from all over the range, the smallest numbers and the largest."""
+    bits = np.dtype(dtype).itemsize * 8
+    whole, dice = np.dtype(f"i{bits // 8}"), np.random.default_rng(0)
+    anything = dice.integers(0, 2 ** (bits - 1), 1_000_000, dtype=np.int64).astype(whole).view(dtype)
+    x = np.concatenate(
+        [anything, np.linspace(0, 800, 300_001, dtype=dtype), np.logspace(-20, 2, 300_001, dtype=dtype)]
+    )
+    x = x[np.isfinite(x)]
+    return np.concatenate([x, -x])
+
+
+@functions
+@dtypes
+def test_four_units_in_the_last_place(function, dtype):
+    if dtype is np.float64 and np.finfo(np.longdouble).nmant <= 52:
+        pytest.skip("this processor has no longer numbers to compare with")
+    x = everywhere(dtype)
+    expected = truth(function, x)
+    ulp = np.spacing(np.abs(expected).astype(dtype)).astype(expected.dtype)
+    assert (np.abs(computed(function, x) - expected) / ulp).max() <= 4
+
+
+@functions
+@dtypes
+def test_special_numbers(function, dtype):
+    info = np.finfo(dtype)
+    x = np.array([np.nan, -np.nan, np.inf, -np.inf, info.max, info.min, 0.0, -0.0], dtype)
+    low = 0.0 if function is sigmoid else -1.0
+    middle = [0.5, 0.5] if function is sigmoid else [0.0, -0.0]
+    found, expected = computed(function, x), np.array([np.nan, np.nan, 1, low, 1, low, *middle], dtype)
+    np.testing.assert_array_equal(found, expected)
+    if function is tanh:
+        np.testing.assert_array_equal(np.signbit(found[-2:]), [False, True])
+        small = np.array([info.smallest_subnormal, -info.smallest_subnormal, info.tiny / 2, -info.tiny], dtype)
+        np.testing.assert_array_equal(computed(tanh, small), small)
+
+
+@functions
+@dtypes
+def test_saturates_where_torch_does(function, dtype):
+    """1 (or −1) from the same place on. PyTorch's σ falls from 10⁻³⁹ to 0 at once; ours does not."""
+    x = torch.linspace(0, 50, 100_001, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+    theirs = (torch.sigmoid if function is sigmoid else torch.tanh)(x).numpy()
+    first = int(np.argmax(theirs == 1))
+    assert 0 < first < len(x) - 1
+    ours = computed(function, x.numpy())
+    assert (ours[first + first // 100 :] == 1).all()
+    assert (ours[: first - first // 100] < 1).all()
+    if function is tanh:
+        np.testing.assert_array_equal(computed(tanh, -x.numpy())[first + first // 100 :], -1)
+    else:
+        assert (computed(sigmoid, np.array([-1e3, -1e5], dtype)) == 0).all()
+
+
+# The engine that uses them
+
+VARIANTS = [
+    {"peephole": True},
+    {"coupled": True, "peephole": True},
+    {"layer_norm": True},
+    {"zoneout": (0.4, 0.3)},
+    {"variational_dropout": 0.4},
+    {"peephole": True, "layer_norm": True, "zoneout": (0.4, 0.3), "variational_dropout": 0.4},
+    {"layer_norm": True, "without": {"input", "forget", "output", "input_activation", "output_activation"}},
+    {"residual": True, "bidirectional": True, "num_layers": 2, "peephole": True, "weight_drop": 0.4},
+]
+TIED = [
+    {"coupled": True},
+    {"coupled": True, "without": {"output"}, "bias": False},
+    *({"without": {gate}} for gate in ("input", "forget", "output")),
+    {"without": {"input", "forget", "output"}, "bias": False, "num_layers": 2, "bidirectional": True},
+    {"weight_drop": 0.4, "residual": True, "num_layers": 2, "sizes": (5, 5)},
+    {"coupled": True, "weight_drop": 0.4, "batch_first": True},
+]
+every_variant = pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "+".join(options))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often each kernel was called."""
+    counts = dict.fromkeys(("forward", "backward", "forward_variant", "backward_variant"), 0)
+
+    def counted(name, kernel):
+        def call(*arguments):
+            counts[name] += 1
+            return kernel(*arguments)
+
+        return call
+
+    for name in counts:
+        monkeypatch.setattr(kernels, name, counted(name, getattr(kernels, name)))
+    return counts
+
+
+def layer_of(seed=0, sizes=(3, 5), dtype=torch.float64, **options):
+    torch.manual_seed(seed)
+    layer = LSTM(*sizes, dtype=dtype, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return layer
+
+
+def swept(layer, x, hx=None):
+    """By the engine, plain options too: outputs, last states, and every gradient of some function of them."""
+    x = x.clone().requires_grad_()
+    torch.manual_seed(1)
+    if isinstance(layer, nn.LSTM) and (type(layer) is nn.LSTM or not layer._plain):
+        out, state = layer(x, hx)
+    else:
+        zeros = x.new_zeros(x.shape[1], layer.hidden_size)
+        cell = cells.of(layer)
+        steps = fused.sweep(
+            cell, cell.weights(layer), x, (zeros, zeros) if hx is None else tuple(s[0] for s in hx)
+        )
+        out, state = steps["h"], (steps["h"][None, -1], steps["c"][None, -1])
+    values = [out, *state]
+    torch.manual_seed(2)
+    loss = sum((v * torch.randn_like(v)).sum() for v in values)
+    return values, torch.autograd.grad(loss, [x, *layer.parameters()], allow_unused=True, materialize_grads=True)
+
+
+def numbers(*shape, dtype=torch.float64):
+    torch.manual_seed(3)
+    return torch.randn(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize("options", [{}, *VARIANTS], ids=lambda options: "+".join(options) or "plain")
+def test_the_compiled_step_and_pytorchs_operations_give_the_same(options, calls, monkeypatch):
+    monkeypatch.setattr(fused, "BLOCK", 2 * 4 * 5 * 5 * 8)  # several blocks
+    layer, x = layer_of(**options), numbers(7, 4, 3)
+    compiled = swept(layer, x)
+    kind = "_variant" if options else ""
+    sweeps = 4 if "num_layers" in options else 1
+    assert calls["forward" + kind] == calls["backward" + kind] == 7 * sweeps
+    assert sum(calls.values()) == 2 * 7 * sweeps
+    monkeypatch.setattr(fused, "kernels", lambda: None)
+    operations = swept(layer, x)
+    assert sum(calls.values()) == 2 * 7 * sweeps
+    for ours, theirs in zip(compiled, operations, strict=True):
+        agree(ours, theirs)
+
+
+@pytest.mark.parametrize("options", TIED, ids=lambda options: "+".join(options))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_plain_lstm_with_other_weights_runs_pytorchs_kernel(options, dtype, calls, monkeypatch):
+    layer = layer_of(dtype=dtype, **options)
+    x = numbers(7, 4, layer.input_size, dtype=dtype)
+    rows, batch = layer.num_layers * (1 + layer.bidirectional), 7 if layer.batch_first else 4
+    hx = tuple(numbers(2, rows, batch, 5, dtype=dtype))
+    kernel = swept(layer, x, hx)
+    assert not any(calls.values())
+    monkeypatch.setattr(recurrent, "_is_plain", lambda *_: False)
+    for ours, theirs in zip(kernel, swept(layer, x, hx), strict=True):
+        agree(ours, theirs, 1e-10 if dtype == torch.float64 else 1e-5)
+    assert any(calls.values())
+
+
+def test_what_a_missing_gate_does_with_infinity():
+    """No 0 × ∞: the gate is not there."""
+    layer, x = layer_of(without={"forget"}), numbers(7, 4, 3)
+    x[2, 1, 0] = torch.inf
+    expected, _, _ = run(cells.of(layer), layer, x)
+    assert expected.isfinite().all()
+    agree([layer(x)[0]], [expected])
+
+
+@pytest.mark.parametrize("options", [{}, VARIANTS[5]], ids=["plain", "all"])
+def test_replicas_are_compiled_too(options, calls, monkeypatch):
+    models = [layer_of(seed, **options).eval() for seed in range(3)]
+    stacked, _ = stack_module_state(models)
+    x = numbers(7, 4, 3)
+
+    def together():
+        out = vmap(lambda w: functional_call(models[0], w, (x,))[0])(stacked)
+        return [out], torch.autograd.grad(out.sin().sum(), list(stacked.values()))
+
+    compiled = together()
+    assert sum(calls.values()) == 2 * 7 * 3
+    monkeypatch.setattr(fused, "kernels", lambda: None)
+    for ours, theirs in zip(compiled, together(), strict=True):
+        agree(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_other_dtypes_take_pytorchs_operations(dtype, calls):
+    layer, x = layer_of(dtype=torch.float32, peephole=True), numbers(4, 2, 3, dtype=torch.float32)
+    low = swept(layer.to(dtype), x.to(dtype))[0][0]
+    assert low.dtype == dtype
+    assert not any(calls.values())
+    agree([low.float()], [swept(layer.float(), x)[0][0]], 0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"peephole": True}], ids=["plain", "neutral peepholes"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_long_sequence(options, batch):
+    """4,096 steps: in double precision PyTorch's numbers, in single no further from them than PyTorch's own."""
+    ours, theirs = LSTM(8, 16, **options), nn.LSTM(8, 16)
+    ours.load_state_dict(theirs.state_dict(), strict=False)
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if name.startswith("weight_c"):
+                parameter.zero_()
+    x = numbers(4096, batch, 8)
+    n = 2 + len(theirs.state_dict())
+
+    def everything(layer, x):
+        values, grads = swept(layer, x)
+        return [*values, *grads[: n - 1]]
+
+    exact = everything(theirs.double(), x)
+    agree(everything(ours.double(), x), exact)
+    single = [everything(layer.float(), x.float()) for layer in (ours, theirs)]
+    for a, b, truth in zip(*single, exact, strict=True):
+        own, its = ((s - truth).abs().max() / truth.abs().max().clamp(min=1) for s in (a, b))
+        assert own <= 1e-5 or own <= 2 * its
+
+
+@every_variant
+def test_a_nan_stays_in_its_sequence_and_infinity_gives_none(options):
+    layer, x = layer_of(dtype=torch.float32, **options).eval(), numbers(6, 3, 3, dtype=torch.float32)
+    expected = layer(x)[0]
+    x[2, 1, 0] = torch.nan
+    out = layer(x)[0]
+    agree([out[:, [0, 2]]], [expected[:, [0, 2]]], 0)
+    if not options.get("bidirectional"):
+        agree([out[:2]], [expected[:2]], 0)
+        assert out[2:, 1].isnan().all()
+    if not options.get("layer_norm"):
+        x[2, 1, 0] = torch.inf
+        assert out.isfinite()[:, [0, 2]].all()
+        assert not layer(x)[0].isnan().any()
+
+
+def test_threads_do_not_disturb_each_other():
+    layers = [layer_of(seed, (16, 32), torch.float32, peephole=bool(seed % 2)) for seed in range(8)]
+    x = numbers(50, 4, 16, dtype=torch.float32)
+
+    def work(layer):
+        leaves = [x.clone().requires_grad_(), *layer.parameters()]
+        cell, zeros = cells.of(layer), torch.zeros(4, 32)
+        h = fused.sweep(cell, cell.weights(layer), leaves[0], (zeros, zeros))["h"]
+        return [h, *torch.autograd.grad(h.sin().sum(), leaves)]
+
+    alone = [work(layer) for layer in layers]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(work, layers * 4))
+    for ours, theirs in zip(together, alone * 4, strict=True):
+        agree(ours, theirs, 0)
+
+
+PROGRAM = """
+import sys
+{block}
+import torch
+from lstm_lib import LSTM, cells, fused
+assert "numba.core" not in sys.modules  # it comes when it is needed, not with the library
+torch.manual_seed(0)
+layers = [LSTM(3, 5, dtype=torch.float64, **options) for options in ({{"peephole": True}}, {{"layer_norm": True}})]
+x = torch.randn(6, 2, 3, dtype=torch.float64)
+for layer in layers:
+    out, _ = layer(x)
+    out.sin().sum().backward()
+    print(repr(out.sum().item()), repr(sum(p.grad.sum().item() for p in layer.parameters())))
+assert (fused.kernels() is None) == {without}
+"""
+
+
+def test_without_numba_the_numbers_are_the_same():
+    found = []
+    for block in ("", 'sys.modules["numba"] = None', 'import os; os.environ["NUMBA_DISABLE_JIT"] = "1"'):
+        program = PROGRAM.format(block=block, without=bool(block))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append([float(word) for word in done.stdout.split()])
+    assert found[1] == found[2] == pytest.approx(found[0], rel=1e-10, abs=1e-10)
