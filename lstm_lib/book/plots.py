@@ -26,6 +26,10 @@ COLOUR = {
     "gru": "#5b8c2a",
     "rnn": "#4f7cac",
     "baseline": INK,
+    # the arms of an experiment that are no kinds of network of their own: initializations, optimizers, rivals
+    "first": "#4f7cac",
+    "second": "#5b8c2a",
+    "third": "#d1495b",
     # training
     "loss": "#4f7cac",
     "validation": "#d1495b",
