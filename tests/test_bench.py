@@ -1,5 +1,6 @@
 """`make bench`, on a shape of a moment."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import bench
+import peers
 from chapters import ROOT
 from lstm_lib.book import notebook
 
@@ -92,6 +94,30 @@ def test_a_wrong_competitor_stops_the_bench(monkeypatch):
     monkeypatch.setattr(bench, "sweep", lambda layer, x: 2 * layer(x)[0])
     with pytest.raises(SystemExit, match=r"fused, .* another result than torch\.nn\.LSTM"):
         bench.measure(SHAPE, "cpu", ["fused"], False, 0, 1, False)
+
+
+def test_peers_run_the_same_layer_on_one_thread(tmp_path):
+    done = run("--peers", "--threads", 1, "--shape", "2,3,4,5", "--only", "fused", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {row["competitor"] for row in json.loads((tmp_path / "cpu.json").read_text())["rows"]}
+    assert "TorchScript loop" in names
+    assert ("JAX scan" in names) == bool(importlib.util.find_spec("jax"))
+    refused = run("--peers", "--shape", "2,3,4,5", "--threads", 1, 2, "--out", tmp_path)
+    assert "--peers: JAX is told its threads once, so ask for --threads 1" in refused.stderr
+
+
+def test_a_peer_in_training_reaches_all_weights():
+    batch, seq_len, size, hidden = SHAPE
+    layer, x = nn.LSTM(size, hidden), torch.randn(seq_len, batch, size)
+    found = []
+    for run_ in (
+        bench.work(lambda x: layer(x)[0], x, True, [*layer.parameters()]),
+        peers.scripted(layer, x, True),
+    ):
+        layer.zero_grad()
+        run_()
+        found.append([p.grad.clone() for p in layer.parameters()])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -29,6 +29,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # PyTorch's profiler, which coun
 import torch
 from torch import Tensor, nn
 
+import peers
 from chapters import ROOT
 from lstm_lib import LSTM, cells, files, fused, trace
 from lstm_lib.book import notebook, plots
@@ -59,7 +60,10 @@ VARIANTS = {
     "residual": {"residual": True},
 }
 KERNEL = "torch.nn.LSTM"
-EXACT = ("textbook loop", "hoisted loop", "compiled step", "compiled loop", "fused", "LSTM: plain", "trace")
+EXACT = (
+    *("textbook loop", "hoisted loop", "compiled step", "compiled loop", "fused", "LSTM: plain", "trace"),
+    *peers.NAMES,
+)
 
 
 def loop(weights: list[Tensor], x: Tensor, hoisted: bool, step: Callable) -> Tensor:
@@ -204,7 +208,14 @@ def peak_bytes(run: Callable, device: str) -> int:
 
 
 def measure(
-    shape: tuple[int, ...], device: str, only: list[str], compiled: bool, budget: float, rounds: int, memory: bool
+    shape: tuple[int, ...],
+    device: str,
+    only: list[str],
+    compiled: bool,
+    budget: float,
+    rounds: int,
+    memory: bool,
+    others: bool = False,
 ) -> list[dict]:
     """Both passes of all competitors of one shape, as rows of the table."""
     batch, seq_len, size, hidden = shape
@@ -225,6 +236,8 @@ def measure(
             for who, way in ways.items()
             if not (training and who == "trace")
         }  # a trace has no gradient
+        if others:
+            runs |= peers.of(layer, x, training)
         expected = runs[KERNEL]().detach()
         first = {}
         for who, run in runs.items():
@@ -393,6 +406,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="at least so many, however long they take (3)")
     parser.add_argument("--compile", action="store_true", help="torch.compile'd loops, too: minutes more")
     parser.add_argument("--memory", action="store_true", help="peak memory, too")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="a TorchScript loop and, where it is installed, JAX's scan, too: on the CPU, with --threads 1",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench", help="folder (results/bench)")
     options = parser.parse_args()
     if options.compile and compiler() is None:
@@ -402,6 +420,10 @@ def main() -> None:
         parser.error("--threads: need 1 or more")
     if "cuda" in (options.device or []) and not torch.cuda.is_available():
         parser.error("--device: this machine has no CUDA device")
+    if options.peers:
+        if options.threads != [1] or options.device == ["cuda"]:
+            parser.error("--peers: JAX is told its threads once, so ask for --threads 1, on the CPU")
+        peers.one_thread()
     shapes = options.shape or SHAPES
     runs = [
         (device, threads)
@@ -417,7 +439,10 @@ def main() -> None:
         rows = []
         for shape in shapes:
             torch._dynamo.reset()
-            rows += measure(shape, device, options.only, options.compile, budget, options.rounds, options.memory)
+            others = options.peers and device == "cpu"
+            rows += measure(
+                *(shape, device, options.only, options.compile, budget, options.rounds, options.memory, others)
+            )
             print(f"\n{table([row for row in rows if row['shape'] == list(shape)])}", flush=True)
         if len(shapes) > 1:
             print(f"\n{table(rows)}", flush=True)

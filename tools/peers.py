@@ -1,0 +1,89 @@
+"""How others compute an LSTM, for `make bench BENCH="--peers --threads 1"`: TorchScript, and JAX if it is installed.
+
+Each runs on the weights of the same layer and gives the same outputs; in training also the gradients of all
+weights and of the input.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+NAMES = ("TorchScript loop", "JAX scan")
+
+
+def one_thread() -> None:
+    """Hold JAX to one thread: it asks only once, when it is imported."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def of(layer: nn.LSTM, x: Tensor, training: bool) -> dict[str, Callable[[], Tensor]]:
+    """One pass of each peer that is installed, by name: a call gives the outputs, (seq_len, batch, hidden)."""
+    found = {NAMES[0]: scripted(layer, x, training)}
+    if importlib.util.find_spec("jax"):
+        found[NAMES[1]] = scanned(layer, x, training)
+    return found
+
+
+def loop(x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
+    """An LSTM as TorchScript takes it: all inputs in one product, then a loop over time."""
+    h = torch.zeros(x.shape[1], w_hh.shape[1])
+    c, out = h, []
+    for a in (x @ w_ih.t() + (b_ih + b_hh)).unbind(0):
+        i, f, g, o = (a + h @ w_hh.t()).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        out.append(h)
+    return torch.stack(out)
+
+
+def scripted(layer: nn.LSTM, x: Tensor, training: bool) -> Callable[[], Tensor]:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # PyTorch calls TorchScript old
+        script = torch.jit.script(loop)
+    weights, given = layer.all_weights[0], x.detach().requires_grad_(training)
+
+    def run() -> Tensor:
+        with torch.set_grad_enabled(training):
+            out = script(given, *weights)
+        if training:
+            out.backward(torch.ones_like(out))
+        return out
+
+    return run
+
+
+def scanned(layer: nn.LSTM, x: Tensor, training: bool) -> Callable[[], Tensor]:
+    import jax
+    from jax import numpy as jnp
+
+    def outputs(weights: list, x: jax.Array) -> jax.Array:
+        w_ih, w_hh, b_ih, b_hh = weights
+        zeros = jnp.zeros((x.shape[1], w_hh.shape[1]))
+
+        def step(state: tuple, a: jax.Array) -> tuple:
+            h, c = state
+            i, f, g, o = jnp.split(a + h @ w_hh.T, 4, -1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        return jax.lax.scan(step, (zeros, zeros), x @ w_ih.T + (b_ih + b_hh))[1]
+
+    def both(weights: list, x: jax.Array) -> tuple:
+        out, pull = jax.vjp(outputs, weights, x)
+        return out, pull(jnp.ones_like(out))
+
+    compiled = jax.jit(both if training else outputs)
+    weights = [jnp.asarray(w.detach().numpy()) for w in layer.all_weights[0]]
+    given = jnp.asarray(x.detach().numpy())
+
+    def run() -> Tensor:
+        done = jax.block_until_ready(compiled(weights, given))
+        return torch.from_dlpack(done[0] if training else done)
+
+    return run
