@@ -1,4 +1,4 @@
-"""How others compute an LSTM, for `make bench BENCH="--peers --threads 1"`: TorchScript, and JAX if it is installed.
+"""How others compute an LSTM, for `make bench BENCH="--peers --threads 1"`: TorchScript, and JAX if it is there.
 
 Each runs on the weights of the same layer and gives the same outputs; in training also the gradients of all
 weights and of the input.

@@ -237,6 +237,29 @@ def ranged(values: Iterable[float], digits: int = 0) -> str:
     return f"{middle:.{digits}f} ({least:.{digits}f}–{most:.{digits}f})"
 
 
+def listed(items: Iterable[object]) -> str:
+    """A list as prose has it.
+
+    Parameters
+    ----------
+    items : iterable
+        One at least.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> listed([8, 16, 32])
+    '8, 16 and 32'
+    >>> listed(["one"])
+    'one'
+    """
+    *most, last = map(str, items)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def show(data: dict, metadata: dict | None = None) -> None:
     """Put a MIME bundle under the cell."""
     from IPython.display import display
