@@ -295,3 +295,29 @@ def test_missing_evidence_ends_the_build(book):
     built, output = build(book)
     assert not built
     assert f"{CHAPTER} gives no evidence for" in output
+
+
+def test_a_surprise_shows_a_claim_with_its_figure_and_what_broke_it(book):
+    """On a page that is no chapter: the verdict, the drawing with its description, a mutant in words."""
+    shutil.copy(ROOT / "book" / "_ext" / "surprises.py", book / "book" / "_ext")
+    shutil.copytree(ROOT / "results", book / "results")
+    shutil.copytree(ROOT / "lstm_lib" / "book" / "mutants", book / "lstm_lib" / "book" / "mutants")
+    (book / "conf.py").write_text(CONF.replace('"ledger"', '"ledger", "surprises"'))
+    surprise = (
+        "```{{surprise}} A01\n:chapter: gates/vanishing_gradients\n:figure: {}\n"
+        ":measure: a01-lstm-gradient-at-lag-50\nWhat it says.\n```\n"
+    )
+    (book / "index.md").write_text("# Welcome\n\n" + surprise.format("fig-vanishing-lags"))
+    (book / "article.md").unlink()
+    built, page = build(book)
+    assert built, page
+    soup = BeautifulSoup(page, "html.parser")
+    assert soup.select_one(".claim-false .claim-verdict").text == "false as stated"
+    drawing = soup.select_one("img.dark-light")
+    assert drawing["src"].startswith("data:image/svg+xml;base64,")
+    assert drawing["alt"].startswith("Line chart")
+    assert "Seen to fail with the LSTM made with forget bias 1: 0.000244" in " ".join(soup.text.split())
+    (book / "index.md").write_text("# Welcome\n\n" + surprise.format("fig-of-another-chapter"))
+    built, said = build(book)
+    assert not built
+    assert "figure must be one of gates/vanishing_gradients, got fig-of-another-chapter" in said
