@@ -47,9 +47,7 @@ class Surprise(Directive):
         kills = [kill for anchor, kill in seen_to_fail(chapter).items() if self.options["measure"] in anchor]
         if len(kills) != 1:
             got = f"{self.options['measure']!r}, in {len(kills)} of them"
-            raise ExtensionError(
-                f"surprise: measure must be in one broken anchor of {chapter}, got {got}"
-            )
+            raise ExtensionError(f"surprise: measure must be in one broken anchor of {chapter}, got {got}")
         address, alt = figure(chapter, self.options["figure"])
         return [
             f"**“{claim.statement}”** "
