@@ -131,6 +131,7 @@ class _Sweep(torch.autograd.Function):
         before = [work[name + "_0"] for name in unit.states]
         vt = v.transpose(-1, -2).contiguous()
         unit = unit.compiled(gates)
+        unit.begin(gates, states, work)
         for start in range(0, seq_len, n):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
@@ -139,7 +140,7 @@ class _Sweep(torch.autograd.Function):
                 views = unit.forward_views(block, rows)
             now = [s[..., start:stop, :, :] for s in states]
             masks = {name: work[name][..., start:stop, :, :] for name in unit.masks}
-            before = unit.forward(views, vt, before, now, masks, work)
+            before = unit.forward(range(start, stop), views, vt, before, now, masks, work)
         return (*states, gates)
 
     @staticmethod
@@ -175,6 +176,7 @@ class _Sweep(torch.autograd.Function):
         carried = [torch.zeros_like(s, memory_format=torch.contiguous_format) for s in initial]  # dh, dc
         unit = unit.compiled(gates)
         space = unit.workspace(gates, min(n, seq_len), rows)
+        unit.begin_back(space, gates, states, grads, carried, work, extra)
         for start in reversed(range(0, seq_len, n)):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :]
@@ -183,7 +185,7 @@ class _Sweep(torch.autograd.Function):
             masks = {name: work[name][..., start:stop, :, :] for name in unit.masks}
             outside = [None if g is None else g[..., start:stop, :, :] for g in grads[:-1]]
             carried, d, through, h_before = unit.backward(
-                space, block, now, before, outside, carried, v, masks, work, extra
+                range(start, stop), space, block, now, before, outside, carried, v, masks, work, extra
             )
             _accumulate(dv, h_before, through)
             if du is not None:
@@ -363,21 +365,29 @@ class Unit:
         """Of each step, what :meth:`step` works on."""
         return [block[..., :rows].unbind(-3), *self.parts(block)]
 
-    def forward(self, views, vt, before, now, masks, work):
+    def begin(self, gates, states, work):
+        """Before the first block: put into ``work`` what all of them need."""
+        work["one"] = gates.new_ones(1)  # a number among the operands costs more than the operation
+
+    def forward(self, steps, views, vt, before, now, masks, work):
         """A block of steps, from their projected inputs to their gates and states; gives the last states."""
         multiply = Tensor.addmm_ if vt.dim() == 2 else add_bmm
-        work["one"] = vt.new_ones(1)  # a number among the operands costs more than the operation
         states = zip(*(s.unbind(-3) for s in now), strict=True)
         for new, pre, *parts in zip(states, *views, *map(each_step, masks.values()), strict=False):
             self.step(multiply, pre, vt, parts, before, new, work)
             before = new
         return before
 
-    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
+    def begin_back(self, space, gates, states, grads, carried, work, extra):
+        """The same before the first block back, which is the last."""
+
+    def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
         """A block of steps back.
 
         Parameters
         ----------
+        steps : range
+            Their numbers.
         space : tuple
             From :meth:`workspace`.
         now, before : list of Tensor
@@ -396,8 +406,8 @@ class Unit:
             What the recurrent product saw of h.
         """
         *space, views = space
-        steps = len(gates) if gates.dim() == 3 else gates.shape[1]
-        f, d, through = (part[..., :steps, :, :] for part in space)
+        count = len(steps)
+        f, d, through = (part[..., :count, :, :] for part in space)
         rows, work["v"] = v.shape[-2], v
         total = work["total"] = torch.empty_like(carried[0])
         work["wide"] = total.unsqueeze(-2)
@@ -405,14 +415,14 @@ class Unit:
         product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, add_bmm)
         (dh, *dc), dc = carried, (*carried, None)[1]
         grad_h, grad_c = (*outside, None)[:2]
-        out_h, out_c = [None] * (steps + 1), [None] * (steps + 1)
+        out_h, out_c = [None] * (count + 1), [None] * (count + 1)
         if grad_h is not None:  # dh gathers in a copy of these gradients: autograd may want its own again
             out_h[1:] = grad_h.clone(memory_format=torch.contiguous_format).unbind(-3)
             dh = out_h[-1].add_(dh)
         if grad_c is not None:
             out_c[1:] = grad_c.unbind(-3)
             dc = dc + out_c[-1]
-        each = list(zip(out_h, out_c, *views, *more, *map(each_step, masks.values()), strict=False))[:steps]
+        each = list(zip(out_h, out_c, *views, *more, *map(each_step, masks.values()), strict=False))[:count]
         for outside_h, outside_c, sums, *parts in reversed(each):
             past, dc = self.back(parts, dh, dc, work)
             if outside_c is not None:
@@ -600,40 +610,40 @@ class LSTMUnit(Unit):
 
 
 class CompiledLSTM(LSTMUnit):
-    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product; one call for each replica."""
+    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product."""
+
+    def begin(self, gates, states, work):
+        work["step"] = kernels().forward
+        work["arrays"] = [array(split(gates, 5), 5), *(array(s, 4) for s in states), array(work["c_0"], 3)]
 
     def forward_views(self, block, rows):
-        return block[..., :rows].unbind(-3), arrays(block.unflatten(-1, (self.count, rows // 4)), block)
+        return block[..., :rows].unbind(-3)
+
+    def forward(self, steps, views, vt, before, now, masks, work):
+        step, arrays, multiply = work["step"], work["arrays"], Tensor.addmm_ if vt.dim() == 2 else add_bmm
+        (h_0, _), (h, c) = before, now
+        for t, k, sums, last in zip(steps, places(steps, arrays[0]), views, (h_0, *h.unbind(-3)), strict=False):
+            multiply(sums, last, vt)
+            step(t, k, *arrays)
+        return h.select(-3, -1), c.select(-3, -1)
 
     def workspace(self, gates, n, rows):
         return room_for(gates, n, rows)
 
-    def forward(self, views, vt, before, now, masks, work):
-        (sums, gates), (h_0, c_0), (h, c) = views, before, now
-        step, multiply = kernels().forward, Tensor.addmm_ if vt.dim() == 2 else add_bmm
-        replicas = list(zip(gates, *(arrays(s, h) for s in (h, c, c_0)), strict=True))
-        for t, pre, last in zip(range(h.shape[-3]), sums, (h_0, *h.unbind(-3)), strict=False):
-            multiply(pre, last, vt)
-            for replica in replicas:
-                step(t, *replica)
-        return h.select(-3, -1), c.select(-3, -1)
+    def begin_back(self, space, gates, states, grads, carried, work, extra):
+        c, to_h, to_c = states[1], *grads[:2]
+        work["step"] = kernels().backward
+        work["arrays"] = [array(split(gates, 5), 5), array(c, 4), array(work["c_0"], 3)]
+        work["arrays"] += [array(g, 4) for g in (to_h, to_c)] + [array(s, 3) for s in carried]
+        work["arrays"].append(array(split(space, 4), 5))
 
-    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
-        d = space[..., : gates.shape[-3], :, :]
-        step, product = kernels().backward, torch.mm if v.dim() == 2 else torch.bmm
-        replicas = self.operands(gates, now, before, outside, carried, d)
-        for t, sums in reversed(list(enumerate(d.unbind(-3)))):
-            for replica in replicas:
-                step(t, *replica)
+    def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
+        step, arrays, product = work["step"], work["arrays"], torch.mm if v.dim() == 2 else torch.bmm
+        d = space[..., : len(steps), :, :]
+        for k, (t, sums) in reversed(list(enumerate(zip(steps, d.unbind(-3), strict=True)))):
+            step(t, k, *arrays)
             product(sums, v, out=carried[0])
         return carried, d, d, before[0]
-
-    def operands(self, gates, now, before, outside, carried, d, *more):
-        """What ``kernels.backward`` reads and writes, for each replica."""
-        columns = [arrays(gates.unflatten(-1, (self.count, -1)), gates)]
-        columns += [arrays(s, gates) for s in (now[1], before[1].select(-3, 0))]
-        columns += [arrays(g, gates, 3) for g in outside] + [arrays(s, gates) for s in carried]
-        return list(zip(*columns, arrays(d.unflatten(-1, (4, -1)), gates), *more, strict=True))
 
 
 def can_compile(gates: Tensor) -> bool:
@@ -642,16 +652,24 @@ def can_compile(gates: Tensor) -> bool:
     return fits and type(gates) is Tensor and not torch.jit.is_tracing() and kernels() is not None
 
 
-def arrays(x: Tensor | None, like: Tensor, dims: int = 0) -> list[np.ndarray]:
-    """A tensor as the kernels take it, for each replica: its own memory, if it is contiguous there.
+def array(x: Tensor | None, dims: int) -> np.ndarray:
+    """A tensor as the kernels take it, its own memory if it is contiguous; nothing is an array of length 0.
 
-    Nothing is an array of ``dims`` dimensions of length 0; a vector has one, whatever it had.
+    Networks come first, one where there are no replicas.
     """
-    replicas = like.dim() == 4
     if x is None:
-        return [like.new_empty((0,) * dims).numpy()] * (len(like) if replicas else 1)
-    arrays = [part.contiguous().numpy(force=True) for part in (x.unbind() if replicas else (x,))]
-    return [a.reshape(-1) for a in arrays] if dims == 1 else arrays
+        return torch.empty((0,) * dims).numpy()
+    return (x if x.dim() == dims else x.unsqueeze(0)).contiguous().numpy(force=True)
+
+
+def split(x: Tensor, count: int) -> Tensor:
+    """With a dimension for the blocks."""
+    return x.unflatten(-1, (count, -1))
+
+
+def places(steps: range, gates: np.ndarray) -> range:
+    """Where the gates of these steps stand: at their numbers if those of all steps are kept, else from 0 on."""
+    return steps if steps.stop <= gates.shape[1] else range(len(steps))
 
 
 @cache

@@ -16,11 +16,12 @@ from lstm_lib.fused import (
     CompiledLSTM,
     LSTMUnit,
     add_bmm,
-    arrays,
+    array,
     blocks_of,
     can_compile,
     each_step,
     kernels,
+    places,
     room_for,
     through_sigmoid,
     times,
@@ -210,52 +211,67 @@ class VariantUnit(LSTMUnit):
 class CompiledVariant(VariantUnit, CompiledLSTM):
     """The same, each step in one call of :mod:`lstm_lib.kernels`."""
 
-    def forward(self, views, vt, before, now, masks, work):
-        (sums, gates), (h_0, c_0), (h, c) = views, before, now
+    def begin(self, gates, states, work):
+        super().begin(gates, states, work)
+        work["step"], h = kernels().forward_variant, states[0]
+        work["sums"] = h.new_empty((*work["h_0"].shape[:-1], 4 * h.shape[-1])) if self.layer_norm else None
+        work["arrays"] += [array(work["h_0"], 3), array(work["sums"], 3)]
+        work["arrays"] += [array(of_each(work.get(name)), 2) for name in _VECTORS] + self.options(work)
+
+    def forward(self, steps, views, vt, before, now, masks, work):
+        step, arrays, sums = work["step"], work["arrays"], work["sums"]
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        product = torch.empty_like(sums[0], memory_format=torch.contiguous_format) if self.layer_norm else None
-        columns = [gates, *(arrays(s, h) for s in (h, c, c_0, h_0)), arrays(product, h, 2)]
-        replicas = list(zip(*columns, *self.options(masks, work, h), strict=True))
-        step = kernels().forward_variant
         add, multiply = (Tensor.addmm_, torch.mm) if vt.dim() == 2 else (add_bmm, torch.bmm)
-        for t, pre, last in zip(range(h.shape[-3]), sums, (h_0, *h.unbind(-3)), strict=False):
-            seen = last if drop is None else last * drop[t]
-            add(pre, seen, vt) if product is None else multiply(seen, vt, out=product)
-            for replica in replicas:
-                step(t, *replica)
+        (h_0, _), (h, c) = before, now
+        for j, (t, k) in enumerate(zip(steps, places(steps, arrays[0]), strict=True)):
+            last = h.select(-3, j - 1) if j else h_0
+            seen = last if drop is None else last * drop[j]
+            add(views[j], seen, vt) if sums is None else multiply(seen, vt, out=sums)
+            step(t, k, *arrays)
         return h.select(-3, -1), c.select(-3, -1)
 
-    def backward(self, space, gates, now, before, outside, carried, v, masks, work, extra):
-        d, dh = space[..., : gates.shape[-3], :, :], carried[0]
+    def begin_back(self, space, gates, states, grads, carried, work, extra):
+        super().begin_back(space, gates, states, grads, carried, work, extra)
+        work["step"] = kernels().backward_variant
+        work["past"] = torch.empty_like(carried[0]) if "zone_h" in self.masks else None
+        work["sums"] = room_for(gates, space.shape[-3], 4 * carried[0].shape[-1]) if self.layer_norm else None
+        work["found"] = {name: torch.zeros_like(total) for name, total in extra.items()}  # by a block of steps
+        work["arrays"] += [array(work["past"], 3), array(work["sums"], 4)]
+        work["arrays"] += [array(of_each(work["found"].get(name)), 2) for name in _VECTORS]
+        work["arrays"] += [array(of_each(work.get(name)), 2) for name in _VECTORS] + self.options(work)
+
+    def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
+        step, arrays, past, found = work["step"], work["arrays"], work["past"], work["found"]
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        past = torch.empty_like(dh) if "zone_h" in masks else None
-        seen = self.seen(before[0], masks)
-        sums = times(seen, v.transpose(-1, -2)) if self.layer_norm else None  # again: to keep them takes more
-        through = d if sums is None else sums
-        found = {name: torch.zeros_like(total) for name, total in extra.items()}
-        more = [arrays(past, gates, 2), arrays(sums, gates, 3)]
-        more += [arrays(found.get(name), gates, 1) for name in _VECTORS] + self.options(masks, work, gates)
-        replicas = self.operands(gates, now, before, outside, carried, d, *more)
-        step, multiply = kernels().backward_variant, torch.mm if v.dim() == 2 else torch.bmm
-        for t, d_sums in reversed(list(enumerate(through.unbind(-3)))):
-            for replica in replicas:
-                step(t, *replica)
-            multiply(d_sums, v, out=dh)
+        multiply, dh = torch.mm if v.dim() == 2 else torch.bmm, carried[0]
+        d, seen = space[..., : len(steps), :, :], self.seen(before[0], masks)
+        through = d
+        if self.layer_norm:  # W_hh h again: to keep it takes more
+            through = work["sums"][..., : len(steps), :, :]
+            through.copy_(times(seen, v.transpose(-1, -2)))
+        for k, (t, sums) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
+            step(t, k, *arrays)
+            multiply(sums, v, out=dh)
             if drop is not None:
-                dh *= drop[t]
+                dh *= drop[k]
             if past is not None:
                 dh += past
         for name, total in extra.items():
             total += found[name]
+            found[name].zero_()
         return carried, d, through, seen
 
-    def options(self, masks, work, like):
-        """The variant's own operands, in the kernels' order, for each replica."""
-        zone = {name: m.narrow(-3, 0, 1) if m.stride(-3) == 0 else m for name, m in masks.items()}
-        columns = [arrays(work.get(name), like, 1) for name in _VECTORS]
-        columns += [arrays(zone.get(name), like, 3) for name in ("zone_h", "zone_c")]
-        options = self.coupled, tuple(name in self.without for name in _WITHOUT)
-        return columns + [[option] * len(columns[0]) for option in options]
+    def options(self, work):
+        """The variant's own operands, in the kernels' order."""
+        zone = [work.get(name) for name in ("zone_h", "zone_c")]
+        zone = [m.narrow(-3, 0, 1) if m is not None and m.stride(-3) == 0 else m for m in zone]
+        without = tuple(name in self.without for name in _WITHOUT)
+        return [*(array(m, 4) for m in zone), self.coupled, without]
+
+
+def of_each(vector: Tensor | None) -> Tensor | None:
+    """A vector of each replica, without the dimension in which it meets a batch."""
+    return None if vector is None else vector.squeeze(-2)
 
 
 def _norm(x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -12,10 +12,11 @@ Importing this module imports numba, half a second; the first call compiles for 
 compiled on disk, beside this file or in the user's own cache. So :mod:`lstm_lib.fused` imports it when it needs
 it.
 
-Arrays are C-contiguous and of one dtype, float32 or float64; an option that is off is an array of length 0.
-``gates`` are (steps, batch, 5, hidden_size): o, i, f, g and tanh(c), where the forward pass finds the sums
-W_ih x + W_hh h + b in place of the first four. ``h``, ``c`` are (steps, batch, hidden_size); ``h_0``, ``c_0``, the
-states before the first of these steps, (batch, hidden_size).
+Arrays are C-contiguous and of one dtype, float32 or float64; an option that is off is an array of length 0. The
+first dimension counts networks: the replicas of :func:`torch.func.vmap`, or one. ``gates`` are (networks, steps,
+batch, 5, hidden_size): o, i, f, g and tanh(c), where the forward pass finds the sums W_ih x + W_hh h + b in place
+of the first four. ``h``, ``c`` are (networks, seq_len, batch, hidden_size); ``h_0``, ``c_0``, the states before
+the first step, (networks, batch, hidden_size). What holds a block of steps alone has step ``t`` at place ``k``.
 """
 
 import math
@@ -153,12 +154,12 @@ def _blocks(a):
 
 
 @_compiled
-def forward(t, gates, h, c, c_0):
-    """One step: from the sums of step ``t`` to its gates, c_t and h_t, all in place."""
-    last_c = c[t - 1] if t > 0 else c_0
-    for row in range(len(c_0)):
-        o, i, f, g = _blocks(gates[t, row])
-        y, c_, ct, ht = gates[t, row, 4], last_c[row], c[t, row], h[t, row]
+def forward(t, k, gates, h, c, c_0):
+    """One step: from the sums of step ``t``, at ``k``, to its gates, c_t and h_t, all in place."""
+    for n, row in np.ndindex(c_0.shape[:2]):
+        o, i, f, g = _blocks(gates[n, k, row])
+        y, ct, ht = gates[n, k, row, 4], c[n, t, row], h[n, t, row]
+        c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
         units = range(len(ct))
         for j in units:
             o[j] = sigmoid(o[j])
@@ -177,7 +178,7 @@ def forward(t, gates, h, c, c_0):
 
 
 @_compiled
-def backward(t, gates, c, c_0, to_h, to_c, dh, dc, d):
+def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
     """One step back: the gradients of the loss by the sums of step ``t``, from those by h_t and c_t.
 
     Parameters
@@ -185,23 +186,24 @@ def backward(t, gates, c, c_0, to_h, to_c, dh, dc, d):
     to_h, to_c : ndarray
         What reaches the states from outside, as ``h``.
     dh, dc : ndarray
-        What reaches them from the steps after ``t``, (batch, hidden_size). ``dc`` becomes what goes on to c_{t-1}.
+        What reaches them from the steps after ``t``, (networks, batch, hidden_size). ``dc`` becomes what goes on
+        to c_{t-1}.
     d : ndarray
-        Takes the gradients, (steps, batch, 4, hidden_size): of the sums in o, i, f and g.
+        Takes the gradients of the sums in o, i, f and g, at ``k``, (networks, steps, batch, 4, hidden_size).
     """
     one = c.dtype.type(1)
-    last_c = c[t - 1] if t > 0 else c_0
-    for row in range(len(c_0)):
-        o, i, f, g = _blocks(gates[t, row])
-        d_o, d_i, d_f, d_g = _blocks(d[t, row])
-        y, c_, dht, dct = gates[t, row, 4], last_c[row], dh[row], dc[row]
+    for n, row in np.ndindex(c_0.shape[:2]):
+        o, i, f, g = _blocks(gates[n, t, row])
+        d_o, d_i, d_f, d_g = _blocks(d[n, k, row])
+        y, dht, dct = gates[n, t, row, 4], dh[n, row], dc[n, row]
+        c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
         units = range(len(c_))
         if len(to_h):
             for j in units:
-                dht[j] += to_h[t, row, j]
+                dht[j] += to_h[n, t, row, j]
         if len(to_c):
             for j in units:
-                dct[j] += to_c[t, row, j]
+                dct[j] += to_c[n, t, row, j]
         for j in units:
             d_o[j] = dht[j] * y[j] * o[j] * (one - o[j])  # h = o ⊙ tanh(c)
         for j in units:
@@ -230,17 +232,17 @@ def _gate(a, gone):
 
 @_compiled
 def forward_variant(
-    t, gates, h, c, c_0, h_0, sums, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
+    t, k, gates, h, c, c_0, h_0, sums, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
 ):  # fmt: skip
     """:func:`forward` of any variant.
 
     Parameters
     ----------
     sums : ndarray
-        W_hh h_{t-1}, where it is normalised before it is added, (batch, 4, hidden_size), with its ``gain``
-        (4 × hidden_size,) and that of c, ``gain_c``, ``bias_c`` (hidden_size,).
+        W_hh h_{t-1}, where it is normalised before it is added, (networks, batch, 4 × hidden_size), with its
+        ``gain`` (networks, 4 × hidden_size) and that of c, ``gain_c``, ``bias_c`` (networks, hidden_size).
     ci, cf, co : ndarray
-        Peephole weights, (hidden_size,).
+        Peephole weights, (networks, hidden_size).
     zone_h, zone_c : ndarray
         Zoneout's masks, as ``h``, or of one step for all.
     coupled : bool
@@ -250,23 +252,23 @@ def forward_variant(
     """
     one = c.dtype.type(1)
     no_input, no_forget, no_output, no_input_tanh, no_output_tanh = without
-    last_h, last_c = (h[t - 1], c[t - 1]) if t > 0 else (h_0, c_0)
-    hidden = c.shape[2]
+    hidden = c.shape[3]
     unit = np.empty(4 * hidden, c.dtype)
-    for row in range(len(c_0)):
-        o, i, f, g = _blocks(gates[t, row])
-        y, c_, ct, ht = gates[t, row, 4], last_c[row], c[t, row], h[t, row]
+    for n, row in np.ndindex(c_0.shape[:2]):
+        o, i, f, g = _blocks(gates[n, k, row])
+        y, ct, ht = gates[n, k, row, 4], c[n, t, row], h[n, t, row]
+        c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
         units = range(hidden)
         if len(gain):
-            pre = gates[t, row].reshape(-1)
-            _normalise(sums[row], unit)
+            pre = gates[n, k, row].reshape(-1)
+            _normalise(sums[n, row], unit)
             for j in range(4 * hidden):
-                pre[j] += unit[j] * gain[j]
+                pre[j] += unit[j] * gain[n, j]
         if len(ci):
             for j in units:
-                i[j] += ci[j] * c_[j]
+                i[j] += ci[n, j] * c_[j]
             for j in units:
-                f[j] += cf[j] * c_[j]
+                f[j] += cf[n, j] * c_[j]
         _gate(f, no_forget)
         _gate(i, no_input)
         if coupled:
@@ -279,12 +281,12 @@ def forward_variant(
             ct[j] = f[j] * c_[j] + i[j] * g[j]
         if len(co):
             for j in units:
-                o[j] += co[j] * ct[j]
+                o[j] += co[n, j] * ct[j]
         _gate(o, no_output)
         if len(gain):
             _normalise(ct, y)
             for j in units:
-                y[j] = y[j] * gain_c[j] + bias_c[j]
+                y[j] = y[j] * gain_c[n, j] + bias_c[n, j]
         else:
             for j in units:
                 y[j] = ct[j]
@@ -294,18 +296,18 @@ def forward_variant(
         for j in units:
             ht[j] = o[j] * y[j]
         if len(zone_h):
-            mask, h_ = zone_h[t % len(zone_h), row], last_h[row]
+            mask, h_ = zone_h[n, t % zone_h.shape[1], row], h[n, t - 1, row] if t > 0 else h_0[n, row]
             for j in units:
                 ht[j] = mask[j] * h_[j] + (one - mask[j]) * ht[j]
         if len(zone_c):
-            mask = zone_c[t % len(zone_c), row]
+            mask = zone_c[n, t % zone_c.shape[1], row]
             for j in units:
                 ct[j] = mask[j] * c_[j] + (one - mask[j]) * ct[j]
 
 
 @_compiled
 def backward_variant(
-    t, gates, c, c_0, to_h, to_c, dh, dc, d, past, sums, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
+    t, k, gates, c, c_0, to_h, to_c, dh, dc, d, past, sums, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
     ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
 ):  # fmt: skip
     """:func:`backward` of any variant. A gate that is gone is 1, and so is its own gradient's factor 1 − 1 = 0.
@@ -313,37 +315,37 @@ def backward_variant(
     Parameters
     ----------
     past : ndarray
-        Takes what reaches h_{t-1} past the product, by zoneout, (batch, hidden_size).
+        Takes what reaches h_{t-1} past the product, by zoneout, (networks, batch, hidden_size).
     sums : ndarray
-        W_hh h_{t-1} of each step, (steps, batch, 4 × hidden_size); becomes its gradient.
+        W_hh h_{t-1} of each step, at ``k``, (networks, steps, batch, 4 × hidden_size); becomes its gradient.
     d_gain, d_gain_c, d_bias_c, d_ci, d_cf, d_co : ndarray
         Take the gradients of the vectors of the same names: what this step adds to them.
     """
     one = c.dtype.type(1)
     _, _, _, no_input_tanh, no_output_tanh = without
-    last_c = c[t - 1] if t > 0 else c_0
-    hidden = c.shape[2]
+    hidden = c.shape[3]
     new, unit_c, shown, kept = np.empty((4, hidden), c.dtype)
     unit = np.empty(4 * hidden, c.dtype)
-    for row in range(len(c_0)):
-        o, i, f, g = _blocks(gates[t, row])
-        d_o, d_i, d_f, d_g = _blocks(d[t, row])
-        y, c_, dht, dct = gates[t, row, 4], last_c[row], dh[row], dc[row]
+    for n, row in np.ndindex(c_0.shape[:2]):
+        o, i, f, g = _blocks(gates[n, t, row])
+        d_o, d_i, d_f, d_g = _blocks(d[n, k, row])
+        y, dht, dct = gates[n, t, row, 4], dh[n, row], dc[n, row]
+        c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
         units = range(hidden)
         if len(to_h):
             for j in units:
-                dht[j] += to_h[t, row, j]
+                dht[j] += to_h[n, t, row, j]
         if len(to_c):
             for j in units:
-                dct[j] += to_c[t, row, j]
+                dct[j] += to_c[n, t, row, j]
         if len(zone_h):  # a share of each state's gradient goes to the state before, past the step
-            mask = zone_h[t % len(zone_h), row]
+            mask = zone_h[n, t % zone_h.shape[1], row]
             for j in units:
-                past[row, j] = dht[j] * mask[j]
+                past[n, row, j] = dht[j] * mask[j]
             for j in units:
                 dht[j] *= one - mask[j]
         if len(zone_c):
-            mask = zone_c[t % len(zone_c), row]
+            mask = zone_c[n, t % zone_c.shape[1], row]
             for j in units:
                 kept[j] = dct[j] * mask[j]
             for j in units:
@@ -360,19 +362,19 @@ def backward_variant(
         if len(gain):
             scale = _normalise(new, unit_c)
             for j in units:
-                d_gain_c[j] += shown[j] * unit_c[j]
+                d_gain_c[n, j] += shown[j] * unit_c[j]
             for j in units:
-                d_bias_c[j] += shown[j]
+                d_bias_c[n, j] += shown[j]
             for j in units:
-                shown[j] *= gain_c[j]
+                shown[j] *= gain_c[n, j]
             _normalise_back(shown, unit_c, scale)
         for j in units:
             dct[j] += shown[j]
         if len(co):
             for j in units:
-                dct[j] += d_o[j] * co[j]
+                dct[j] += d_o[j] * co[n, j]
             for j in units:
-                d_co[j] += d_o[j] * new[j]
+                d_co[n, j] += d_o[j] * new[j]
         for j in units:
             d_f[j] = dct[j] * c_[j] * f[j] * (one - f[j])
         if coupled:
@@ -392,18 +394,18 @@ def backward_variant(
             dct[j] *= f[j]
         if len(ci):
             for j in units:
-                dct[j] += d_i[j] * ci[j] + d_f[j] * cf[j]
+                dct[j] += d_i[j] * ci[n, j] + d_f[j] * cf[n, j]
             for j in units:
-                d_ci[j] += d_i[j] * c_[j]
+                d_ci[n, j] += d_i[j] * c_[j]
             for j in units:
-                d_cf[j] += d_f[j] * c_[j]
+                d_cf[n, j] += d_f[j] * c_[j]
         if len(zone_c):
             for j in units:
                 dct[j] += kept[j]
         if len(gain):
-            scale, through, dj = _normalise(sums[t, row], unit), sums[t, row], d[t, row].reshape(-1)
+            scale, through, dj = _normalise(sums[n, k, row], unit), sums[n, k, row], d[n, k, row].reshape(-1)
             for j in range(4 * hidden):
-                d_gain[j] += dj[j] * unit[j]
+                d_gain[n, j] += dj[j] * unit[j]
             for j in range(4 * hidden):
-                through[j] = dj[j] * gain[j]
+                through[j] = dj[j] * gain[n, j]
             _normalise_back(through, unit, scale)

@@ -229,7 +229,7 @@ def test_replicas_are_compiled_too(options, calls, monkeypatch):
         return [out], torch.autograd.grad(out.sin().sum(), list(stacked.values()))
 
     compiled = together()
-    assert sum(calls.values()) == 2 * 7 * 3
+    assert sum(calls.values()) == 2 * 7  # a call serves them all
     monkeypatch.setattr(fused, "kernels", lambda: None)
     for ours, theirs in zip(compiled, together(), strict=True):
         agree(ours, theirs)
