@@ -46,7 +46,8 @@ One & all
 .. math:: c_t = f_t \odot c_{t-1} + i_t \odot g_t
    :label: cell
 
-See :math:`h < 1`, :eq:`cell`, `the exercises <#exercises>`__ here, and :ref:`those there <there>`.
+See :math:`h < 1` in :math:`\mathbb{R}`, :eq:`cell`,
+`the exercises <#exercises>`__ here, and :ref:`those there <there>`.
 
 .. code-block:: python
 
@@ -243,8 +244,9 @@ def test_every_page_is_xml_without_a_script(files):
 
 def test_formulas_are_mathml(files):
     page = files["EPUB/part/one.xhtml"].decode()
-    assert page.count("<math") == 2
+    assert page.count("<math") == 3
     assert 'alttext="h &lt; 1"' in page
+    assert ">ℝ<" in page
     assert r"\(" not in page
     assert r"\[" not in page
     assert "(1)" in page, "the number of the equation"

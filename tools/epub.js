@@ -4,6 +4,16 @@
 const book = (() => {
   const {root, text, parts, title, author, name, article, startMathJax, front} = pages;
 
+  // To a reader that knows MathML Core alone ℝ is a letter of its own, and no R in another face.
+  const faces = {"double-struck": [0x1d538, 0x1d7d8, "CℂHℍNℕPℙQℚRℝZℤ"], script: [0x1d49c, NaN, "BℬEℰFℱHℋIℐLℒMℳRℛ"]};
+  function face(node) {
+    const [capital, digit, others] = faces[node.getAttribute("mathvariant")] ?? [], letter = node.textContent;
+    if (!capital || !(digit ? /^[A-Z0-9]$/ : /^[A-Z]$/).test(letter)) return;
+    node.textContent = others.includes(letter) ? others[others.indexOf(letter) + 1]
+      : String.fromCodePoint(/\d/.test(letter) ? digit + Number(letter) : capital + letter.charCodeAt(0) - 65);
+    node.removeAttribute("mathvariant");
+  }
+
   // A formula as MathML, which e-readers set themselves; its TeX is the text for those that cannot.
   async function mathml(found) {
     for (const box of found.querySelectorAll(".math")) {
@@ -13,6 +23,7 @@ const book = (() => {
         const math = new DOMParser().parseFromString(made, "application/xml").documentElement;
         for (const inner of [math, ...math.querySelectorAll("*")]) {
           for (const {name} of [...inner.attributes]) if (name.startsWith("data-")) inner.removeAttribute(name);
+          face(inner);
         }
         // MathJax leaves the space after `tanh` to those who set it, and some set none.
         for (const apply of math.querySelectorAll("mo")) {
