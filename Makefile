@@ -8,9 +8,10 @@ SEED ?=
 FILES = $(patsubst %,notebooks/%.ipynb,$(patsubst notebooks/%,%,$(patsubst %.ipynb,%,$(NB))))
 BENCH ?=
 PAGE ?=
+PAPER ?= a4
 export PYTHONHASHSEED = 0
 
-.PHONY: help book test doctor chapter notebooks run mutants lab lock bench look repo lint clean
+.PHONY: help book test doctor chapter notebooks run mutants lab lock bench look pdf epub repo lint clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -63,6 +64,14 @@ bench: .venv/.ready     ## how fast every LSTM is, against PyTorch's kernel (BEN
 look: .venv/.ready      ## look at every built page in a browser: errors, accessibility (or PAGE=book/intro)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-look.txt
 	$(BIN)/python tools/look.py $(PAGE)
+
+pdf: .venv/.ready       ## the built book on paper: _build/book-a4.pdf (or PAPER=letter)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-print.txt
+	$(BIN)/python tools/pdf.py --paper $(PAPER)
+
+epub: .venv/.ready      ## the built book for e-readers: _build/book.epub
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-print.txt
+	$(BIN)/python tools/epub.py
 
 repo: .venv/.ready      ## publish or move the book: make repo URL=https://github.com/you/lstm-book
 	$(BIN)/python tools/repo.py $(URL)

@@ -12,6 +12,7 @@ import yaml
 from clone import clone, git
 
 import address
+import lstm_lib
 import repo
 from chapters import ROOT
 
@@ -48,8 +49,8 @@ def bash(text: str, cwd, **variables: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_there_are_four():
-    assert set(WORKFLOWS) == {"test", "gpu", "publish", "links"}
+def test_there_are_five():
+    assert set(WORKFLOWS) == {"test", "gpu", "publish", "links", "release"}
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -66,7 +67,7 @@ def test_job_has_permissions_and_a_time_limit(name):
     assert "uses" in job or 0 < job["timeout-minutes"] <= 360
 
 
-def test_only_three_jobs_may_write():
+def test_only_four_jobs_may_write():
     writing = {
         name: {what for what, right in job["permissions"].items() if right == "write"}
         for name, job in JOBS.items()
@@ -75,6 +76,7 @@ def test_only_three_jobs_may_write():
         "publish/copies": {"contents"},
         "publish/deploy": {"pages", "id-token"},
         "links/check": {"issues"},
+        "release/publish": {"contents"},
     }
 
 
@@ -88,19 +90,19 @@ def test_actions_are_pinned_by_major_version():
 
 def test_called_workflows_exist_and_can_be_called():
     called = [job["uses"] for job in JOBS.values() if "uses" in job]
-    assert called == ["./.github/workflows/test.yml"]
+    assert set(called) == {"./.github/workflows/test.yml"}
     assert "workflow_call" in events("test")
 
 
 def test_every_make_target_exists():
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
     used = {target for step in STEPS for target in re.findall(r"\bmake ([a-z]+)", step.get("run", ""))}
-    assert {"book", "test", "run", "repo"} <= used <= targets
+    assert {"book", "test", "run", "repo", "pdf", "epub"} <= used <= targets
 
 
 def test_pip_cache_depends_on_what_is_installed():
     setups = [step["with"] for step in STEPS if step.get("uses", "").startswith("actions/setup-python@")]
-    assert len(setups) == 6
+    assert len(setups) == 7
     for setup in setups:
         assert setup["cache"] == "pip"
         assert setup["cache-dependency-path"].split() == ["requirements.txt", "pyproject.toml"]
@@ -220,6 +222,46 @@ def test_nothing_is_published_that_failed_a_test():
     upload = JOBS["publish/build"]["steps"][-1]
     assert upload["uses"].startswith("actions/upload-pages-artifact@")
     assert upload["with"] == {"path": "_build/html"}
+
+
+def test_nothing_is_released_that_failed_a_test():
+    assert events("release") == {"push": {"tags": ["v*"]}}
+    assert JOBS["release/test"]["uses"] == "./.github/workflows/test.yml"
+    assert JOBS["release/build"]["needs"] == "test"
+    assert JOBS["release/publish"]["needs"] == "build"
+    assert not any("uses" in step for step in JOBS["release/publish"]["steps"]), "nothing of others may write"
+
+
+@needs_bash
+@pytest.mark.parametrize(("tag", "status"), [("v{}", 0), ("v{}.1", 1), ("v1{}", 1)])
+def test_the_tag_is_the_version(tag, status):
+    done = bash(script("release/build", "__version__"), ROOT, GITHUB_REF_NAME=tag.format(lstm_lib.__version__))
+    assert done.returncode == status
+    assert ("::error::" in done.stdout) == bool(status)
+
+
+@needs_bash
+@pytest.mark.skipif(not shutil.which("zip"), reason="the script needs zip")
+def test_a_release_has_wheel_pages_pdf_and_epub_and_says_what_changed(tmp_path):
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    for name in ("html/index.html", "book-a4.pdf", "book-letter.pdf", "book.epub"):
+        (tmp_path / "_build" / name).write_text("")
+    (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## 0.2.0, today\n\nNew.\n\n## 0.1.0, before\n\nOld.\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").write_text(
+        "#!/bin/sh\ntouch release/lstm_lib-0.2.0-py3-none-any.whl\n"
+    )
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
+    done = bash(script("release/build", "pip wheel"), tmp_path, GITHUB_REF_NAME="v0.2.0")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "release").iterdir()} == {
+        "lstm_lib-0.2.0-py3-none-any.whl",
+        "lstm-book-0.2.0-a4.pdf",
+        "lstm-book-0.2.0-letter.pdf",
+        "lstm-book-0.2.0-pages.zip",
+        "lstm-book-0.2.0.epub",
+    }
+    assert (tmp_path / "notes.md").read_text().strip() == "New."
 
 
 @needs_bash
