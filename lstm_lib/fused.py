@@ -362,7 +362,7 @@ class Unit:
     # A block of steps by PyTorch's operations ------------------------------------------------------------------
 
     def forward_views(self, block: Tensor, rows: int) -> list:
-        """Of each step, what :meth:`step` works on."""
+        """Of each step, what ``step`` works on."""
         return [block[..., :rows].unbind(-3), *self.parts(block)]
 
     def begin(self, gates, states, work):
@@ -389,7 +389,7 @@ class Unit:
         steps : range
             Their numbers.
         space : tuple
-            From :meth:`workspace`.
+            From ``workspace``.
         now, before : list of Tensor
             Each state of these steps, and of the steps before them.
         outside : list of Tensor or None
@@ -442,7 +442,7 @@ class Unit:
         raise NotImplementedError
 
     def parts(self, block: Tensor) -> list:
-        """Of each step, its blocks as :meth:`step` takes them."""
+        """Of each step, its blocks as ``step`` takes them."""
         return []
 
     def seen(self, h, masks):
