@@ -316,7 +316,7 @@ def test_a_surprise_shows_a_claim_with_its_figure_and_what_broke_it(book):
     drawing = soup.select_one("img.dark-light")
     assert drawing["src"].startswith("data:image/svg+xml;base64,")
     assert drawing["alt"].startswith("Line chart")
-    assert "Seen to fail with the LSTM made with forget bias 1: 0.000244" in " ".join(soup.text.split())
+    assert "Seen to fail: the LSTM made with forget bias 1: 0.000244" in " ".join(soup.text.split())
     (book / "index.md").write_text("# Welcome\n\n" + surprise.format("fig-of-another-chapter"))
     built, said = build(book)
     assert not built

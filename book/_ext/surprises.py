@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from chapters import notebook
-from ledger import Directive, quoted, seen_to_fail
+from ledger import VERDICTS, Directive, quoted, seen_to_fail
 from lstm_lib.book import claims
 
 
@@ -51,7 +51,7 @@ class Surprise(Directive):
         address, alt = figure(chapter, self.options["figure"])
         return [
             f"**“{claim.statement}”** "
-            f'<span class="claim-{kind}"><span class="claim-verdict">{claim.verdict}</span></span>',
+            f'<span class="claim-{kind}"><span class="claim-verdict">{VERDICTS[kind]}</span></span>',
             "",
             f"```{{image}} {address}",
             f":alt: {alt}",
@@ -59,7 +59,7 @@ class Surprise(Directive):
             "```",
             "",
             *self.content,
-            f"*Seen to fail* with {quoted(kills[0])}.",
+            f"*Seen to fail:* {quoted(kills[0])}.",
         ]
 
 
