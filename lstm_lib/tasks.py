@@ -322,7 +322,7 @@ class EmbeddedReber:
         >>> task = EmbeddedReber(9, batch_size=1)
         >>> x, _ = task(torch.Generator().manual_seed(0))
         >>> ["".join(letter for letter, may in zip(task.letters, row) if may) for row in task.legal(x)[0]]
-        ['TP', 'B', 'TP', 'TV', 'PV', 'E', 'P', 'E', '']
+        ['TP', 'B', 'TP', 'TV', 'PV', 'E', 'T', 'E', '']
         """
         inside, said = x.any(-1), x.argmax(-1)
         node, may = torch.zeros(len(x), dtype=torch.long), torch.zeros(x.shape, dtype=torch.bool)
