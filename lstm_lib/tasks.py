@@ -247,10 +247,10 @@ class Dyck1:
 class EmbeddedReber:
     """Say what comes next in a string of the embedded Reber grammar: Hochreiter & Schmidhuber 1997, section 5.1.
 
-    A string of Reber's grammar is a walk through a graph, each arrow of which says a letter. It begins with B and ends
-    with E. *Embedded* it stands between two letters that are the same, both T or both P, and between another B and
-    E: ``BTBTXSETE``. At most nodes one of two letters may follow; who remembers the second letter of the string
-    knows the last but one.
+    A string of Reber's grammar is a walk through a graph, each arrow of which says a letter. It begins with B and
+    ends with E. *Embedded* it stands between two letters that are the same, both T or both P, and between another
+    B and E: ``BTBTXSETE``. At most nodes one of two letters may follow; who remembers the second letter of the
+    string knows the last but one.
 
     ``x`` is (batch_size, seq_len, 7), one-hot in the order of ``letters``; ``y`` is (batch_size, seq_len), the
     class of the next letter. A string longer than ``seq_len`` is drawn again; beyond its end ``x`` is zero, and
@@ -341,7 +341,7 @@ class EmbeddedReber:
 
 
 def _reber_graph() -> tuple[Tensor, Tensor, Tensor]:
-    """From each node two arrows: their letters (nodes, 2), where they lead, and whether the first leads back (nodes,).
+    """From each node two arrows: their letters (nodes, 2), where they lead; whether the first leads back (nodes,).
 
     Node 0 is the start. Where one letter alone may follow, both arrows are the same.
     """
