@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from lstm_lib.checks import whole
 
-__all__ = ["Adding", "AnBn", "Copy", "Dyck1", "Latch"]
+__all__ = ["Adding", "AnBn", "Copy", "Dyck1", "EmbeddedReber", "Latch"]
 
 IGNORE = -100
 """The target of a step that is not scored, as :func:`torch.nn.functional.cross_entropy` has it."""
@@ -240,6 +241,123 @@ class Dyck1:
             depth = depth + 1 - 2 * closing[t]
             depths.append(depth)
         return one_hot(closing.T, 2).float(), (torch.stack(depths, 1) > 0).long()
+
+
+@dataclass(frozen=True)
+class EmbeddedReber:
+    """Say what comes next in a string of the embedded Reber grammar: Hochreiter & Schmidhuber 1997, section 5.1.
+
+    A string of Reber's grammar is a walk through a graph, each arrow of which says a letter. It begins with B and
+    ends with E. *Embedded* it stands between two letters that are the same, both T or both P, and between another
+    B and E: ``BTBTXSETE``. At most nodes one of two letters may follow; who remembers the second letter of the
+    string knows the last but one.
+
+    ``x`` is (batch_size, seq_len, 7), one-hot in the order of ``letters``; ``y`` is (batch_size, seq_len), the
+    class of the next letter. A string longer than ``seq_len`` is drawn again; beyond its end ``x`` is zero, and
+    from its last letter on ``y`` is −100 (not scored). As a ``stream`` string follows string until ``seq_len``
+    is full, and all steps are scored: Gers, Schmidhuber & Cummins 2000.
+
+    Parameters
+    ----------
+    seq_len : int
+        Steps, at least 9, the letters of the shortest string.
+    batch_size : int
+        Strings, or streams, in a batch.
+    stream : bool
+        Whether each sequence is a stream of strings without a mark between them.
+    back : float
+        Probability of the arrow that leads back where there is one: the greater, the longer the strings.
+
+    Examples
+    --------
+    >>> task = EmbeddedReber(20, batch_size=1)
+    >>> x, y = task(torch.Generator().manual_seed(1))
+    >>> task.spell(x)
+    ['BTBPTVPSETE']
+    >>> "".join(task.letters[k] for k in y[0] if k != -100)
+    'TBPTVPSETE'
+    """
+
+    seq_len: int
+    batch_size: int = 32
+    stream: bool = False
+    back: float = 0.5
+
+    letters: ClassVar[str] = "BTPSXVE"
+
+    def __post_init__(self) -> None:
+        _check(self, seq_len=9, batch_size=1)
+        if not isinstance(self.back, numbers.Real) or not 0 <= self.back < 1:
+            raise ValueError(f"back must be a number from 0 to below 1, got {self.back!r}")
+
+    def __call__(self, generator: torch.Generator, step: int = 0) -> tuple[Tensor, Tensor]:
+        said, end = self._walk(self.batch_size, generator)
+        if self.stream:
+            return one_hot(said[:, :-1], 7).float(), said[:, 1:]
+        while (late := (end >= self.seq_len).nonzero()[:, 0]).numel():
+            said[late], end[late] = self._walk(len(late), generator)
+        place = torch.arange(self.seq_len)
+        x = one_hot(said[:, :-1], 7).float() * (place <= end.unsqueeze(1)).unsqueeze(-1)
+        return x, said[:, 1:].where(place < end.unsqueeze(1), IGNORE)
+
+    def _walk(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``seq_len`` + 1 letters of each of ``count`` streams, and where the first string of each ends."""
+        chance = torch.rand(count, self.seq_len + 1, generator=generator)
+        said = torch.empty(count, self.seq_len + 1, dtype=torch.long)
+        node, end = torch.zeros(count, dtype=torch.long), torch.full((count,), self.seq_len + 1)
+        forward = torch.where(_LOOPS, self.back, 0.5)
+        for t in range(self.seq_len + 1):
+            arrow = (chance[:, t] >= forward[node]).long()
+            said[:, t], node = _SAYS[node, arrow], _LEADS[node, arrow]
+            end = end.where((node > 0) | (end < t), t)
+        return said, end
+
+    def legal(self, x: Tensor) -> Tensor:
+        """Which letters may follow each step of ``x`` (batch, seq_len, 7): bool, of the same shape.
+
+        None may behind the last letter of a string that is alone, nor beyond it.
+
+        Raises ``ValueError`` if ``x`` holds no strings of the grammar.
+
+        >>> task = EmbeddedReber(9, batch_size=1)
+        >>> x, _ = task(torch.Generator().manual_seed(0))
+        >>> ["".join(letter for letter, may in zip(task.letters, row) if may) for row in task.legal(x)[0]]
+        ['TP', 'B', 'TP', 'TV', 'PV', 'E', 'T', 'E', '']
+        """
+        inside, said = x.any(-1), x.argmax(-1)
+        node, may = torch.zeros(len(x), dtype=torch.long), torch.zeros(x.shape, dtype=torch.bool)
+        for t in range(x.shape[1]):
+            fits = _SAYS[node] == said[:, t : t + 1]
+            if not (fits.any(1) | ~inside[:, t]).all():
+                raise ValueError(f"x must hold strings of the grammar, got another letter at step {t}")
+            node = _LEADS[node, fits.long().argmax(1)].where(inside[:, t], node)
+            going = inside[:, t] & ((node > 0) | self.stream)
+            may[:, t] = one_hot(_SAYS[node], 7).any(1) & going.unsqueeze(1)
+        return may
+
+    def spell(self, x: Tensor) -> list[str]:
+        """The letters of each row of ``x`` (batch, seq_len, 7)."""
+        return ["".join(self.letters[k] for k in row[row.any(-1)].argmax(-1)) for row in x]
+
+
+def _reber_graph() -> tuple[Tensor, Tensor, Tensor]:
+    """From each node two arrows: their letters (nodes, 2), where they lead; whether the first leads back (nodes,).
+
+    Node 0 is the start. Where one letter alone may follow, both arrows are the same.
+    """
+    arrows = {"start": ["B frame"], "frame": ["T Tin", "P Pin"], "end": ["E start"]}
+    reber = {0: "T1 P2", 1: "S1 X3", 2: "T2 V4", 3: "X2 S5", 4: "P3 V5"}  # Reber's own, from B to E
+    for side in "TP":
+        arrows |= {side + "in": [f"B {side}0"], side + "5": [f"E {side}out"], side + "out": [f"{side} end"]}
+        arrows |= {f"{side}{k}": [f"{to[0]} {side}{to[1]}" for to in two.split()] for k, two in reber.items()}
+    nodes = list(arrows)
+    pairs = [[each.split() for each in (two * 2)[:2]] for two in arrows.values()]
+    says = torch.tensor([[EmbeddedReber.letters.index(letter) for letter, _ in two] for two in pairs])
+    leads = torch.tensor([[nodes.index(node) for _, node in two] for two in pairs])
+    return says, leads, torch.tensor([node[-1] in "1234" for node in nodes])
+
+
+_SAYS, _LEADS, _LOOPS = _reber_graph()
 
 
 def _check(task: object, **least: int) -> None:

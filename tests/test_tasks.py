@@ -1,15 +1,19 @@
 """Synthetic tasks against plain Python: answers by a loop, shares by counting, errors by asking for them."""
 
 import math
+import re
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_lib.tasks import IGNORE, Adding, AnBn, Copy, Dyck1, Latch
+from lstm_lib.tasks import IGNORE, Adding, AnBn, Copy, Dyck1, EmbeddedReber, Latch
 
-TASKS = [Adding(7, 3), Latch(5, 3), Copy(3, 2, 4, 3), AnBn(1, 4, 2, 3), AnBn(2, 3, 3, 3), Dyck1(9, 3)]
+TASKS = [
+    *(Adding(7, 3), Latch(5, 3), Copy(3, 2, 4, 3), AnBn(1, 4, 2, 3), AnBn(2, 3, 3, 3), Dyck1(9, 3)),
+    *(EmbeddedReber(12, 3), EmbeddedReber(15, 3, stream=True)),
+]
 sizes = st.integers(1, 12)
 
 
@@ -135,6 +139,96 @@ def test_dyck1_closes_half_of_the_time_when_it_may():
     assert not x[:, 1:, 1][~may].any()
 
 
+REBER = r"B([TP])B(?:TS*X(?:XT*VP)*(?:S|XT*VV)|PT*V(?:V|P(?:XT*VP)*(?:S|XT*VV)))E\1E"
+"""The embedded grammar as a regular expression, worked out from the drawing of 1997 by hand."""
+
+
+def reber_strings(longest):
+    """All strings of at most so many letters, from nested loops that write them down."""
+
+    def upper(room):  # from the node behind the upper X to the inner E
+        if room >= 1:
+            yield "S"
+            yield from ("X" + rest for rest in lower(room - 1))
+
+    def lower(room):  # from the node with the T loop
+        for loops in range(room - 1):
+            yield "T" * loops + "VV"
+            yield from ("T" * loops + "VP" + rest for rest in upper(room - loops - 2))
+
+    room = longest - 7  # all but B?B…E?E and one letter
+    inside = ["P" + rest for rest in lower(room)]
+    inside += ["T" + "S" * loops + "X" + rest for loops in range(room) for rest in upper(room - loops - 1)]
+    return {f"B{side}B{word}E{side}E" for side in "TP" for word in inside}
+
+
+LANGUAGE = reber_strings(22)
+
+
+def successors(word):
+    """What may follow each letter: all that follow it in the language; a word of at most 16 letters."""
+    return [{other[n] for other in LANGUAGE if other.startswith(word[:n])} for n in range(1, len(word))] + [set()]
+
+
+def test_the_two_oracles_of_the_embedded_reber_grammar_agree():
+    assert all(re.fullmatch(REBER, word) and len(word) <= 22 for word in LANGUAGE)
+    assert min(map(len, LANGUAGE)) == 9
+    chance = [0.5 ** sum(len(may) == 2 for may in successors(word)) for word in LANGUAGE if len(word) <= 14]
+    assert 0.6 < sum(chance) < 1  # that a walk is one of them: none is missing that the other oracle has
+    draw = drawn(EmbeddedReber(100, 20_000))[0].sum((1, 2)) <= 14
+    assert abs(draw.float().mean() - sum(chance)) < 0.014
+
+
+@given(st.integers(9, 30), sizes, st.sampled_from([0.2, 0.5, 0.7]))
+@settings(deadline=None, max_examples=30)
+def test_embedded_reber(seq_len, batch_size, back):
+    task = EmbeddedReber(seq_len, batch_size, back=back)
+    x, y = drawn(task)
+    assert x.shape == (batch_size, seq_len, 7)
+    for word, rows, targets in zip(task.spell(x), x, y.tolist(), strict=True):
+        assert re.fullmatch(REBER, word)
+        assert not rows[len(word) :].any()
+        assert targets == ["BTPSXVE".index(letter) for letter in word[1:]] + [IGNORE] * (seq_len - len(word) + 1)
+
+
+@given(st.integers(9, 60), sizes)
+@settings(deadline=None, max_examples=30)
+def test_embedded_reber_as_a_stream(seq_len, batch_size):
+    task = EmbeddedReber(seq_len, batch_size, stream=True)
+    x, y = drawn(task)
+    assert torch.equal(x.sum(-1), torch.ones(x.shape[:2]))
+    assert torch.equal(x[:, 1:].argmax(-1), y[:, :-1])
+    for word, last in zip(task.spell(x), y[:, -1].tolist(), strict=True):
+        rest = re.sub(f"^(?:{REBER})*", "", word + "BTPSXVE"[last])
+        assert len(rest) > 16 or not rest or any(other.startswith(rest) for other in LANGUAGE)
+
+
+def test_embedded_reber_knows_what_may_follow():
+    task = EmbeddedReber(14, 300)
+    x, y = drawn(task)
+    may = task.legal(x)
+    for word, rows, targets in zip(task.spell(x), may, y.tolist(), strict=True):
+        found = [{letter for letter, k in zip("BTPSXVE", row.tolist(), strict=True) if k} for row in rows]
+        assert found[: len(word)] == successors(word)
+        assert not rows[len(word) :].any()
+        assert all(target == IGNORE or row[target] for row, target in zip(rows, targets, strict=True))
+    one = EmbeddedReber(40, 5, stream=True)
+    x, y = drawn(one)
+    assert one.legal(x).gather(2, y.unsqueeze(-1)).all()
+    assert set(one.legal(x).sum(-1).unique().tolist()) == {1, 2}
+
+
+def test_embedded_reber_draws_every_arrow_alike_and_loops_as_told():
+    words = EmbeddedReber(80).spell(drawn(EmbeddedReber(80, 8000))[0])
+    assert abs(words.count("BTBTXSETE") / 8000 - 1 / 16) < 0.011  # four standard deviations
+    assert abs(sum(word[1] == "T" for word in words) / 8000 - 0.5) < 0.023
+    short, usual, long = (
+        drawn(EmbeddedReber(200, 2000, back=back))[0].sum((1, 2)).mean() for back in (0.2, 0.5, 0.8)
+    )
+    assert short < usual < long
+    assert not any("SS" in word for word in EmbeddedReber(9).spell(drawn(EmbeddedReber(9, 50, back=0.0))[0]))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -153,6 +247,15 @@ def test_dyck1_closes_half_of_the_time_when_it_may():
         (lambda: AnBn(1, 3).strings(torch.tensor([1.5])), ValueError, r"n must be .*, got tensor\(\[1.5000\]\)"),
         (lambda: AnBn(1, 3).strings([2]), ValueError, r"n must be .*, got \[2\]"),
         (lambda: Dyck1(0), ValueError, "seq_len must be at least 1, got 0"),
+        (lambda: EmbeddedReber(8), ValueError, "seq_len must be at least 9, got 8"),
+        (lambda: EmbeddedReber(9, 0), ValueError, "batch_size must be at least 1, got 0"),
+        (lambda: EmbeddedReber(9, back=1.0), ValueError, "back must be a number from 0 to below 1, got 1.0"),
+        (lambda: EmbeddedReber(9, back="1"), ValueError, "back must be .*, got '1'"),
+        (
+            lambda: EmbeddedReber(9).legal(torch.eye(7)[None, :2].roll(1, 1)),
+            ValueError,
+            "x must hold .* at step 1",
+        ),
     ],
 )
 def test_errors_name_the_argument(make, error, message):
