@@ -1054,3 +1054,17 @@ def test_multi30k(shelf, server):
     }
     assert str(data["test_de"].dtype) == "<U21"
     assert shelf.in_cache() == {"multi30k/test_2016_flickr.de.gz": server.content}
+
+
+def test_wnut17(shelf, server):
+    """The real reader, from a small file of the same form: a tab alone ends a text, and so does the file."""
+    server.content = "\t\nIn\tO\nNew\tB-location\nYork\tI-location\n\t\n\n\u00a0\tO\n☕\tB-product".encode()
+    read = datasets._READERS["wnut17"]
+    shelf.add("wnut17", f'commit = "{server.url}"', path="emerging.test.annotated", content=server.content)
+    shelf.monkeypatch.setitem(datasets._READERS, "wnut17", read)
+    data = datasets.load("wnut17")
+    assert data["test_word"].tolist() == ["In", "New", "York", "\u00a0", "☕"]
+    assert data["test_tag"].tolist() == ["O", "B-location", "I-location", "O", "B-product"]
+    assert data["test_starts"].tolist() == [0, 3, 5]
+    assert [str(array.dtype) for array in data.values()] == ["<U4", "<U10", "int64"]
+    assert shelf.in_cache() == {"wnut17/emerging.test.annotated": server.content}

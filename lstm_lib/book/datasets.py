@@ -502,6 +502,26 @@ def _multi30k(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     return data
 
 
+def _wnut17(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    data = {}
+    for name, content in files.items():
+        words, tags, starts, ended = [], [], [], True
+        for line in content.decode("utf-8").split("\n"):
+            if not line.strip():  # a tab alone, too, ends a text
+                ended = True
+                continue
+            if ended:
+                starts.append(len(words))
+                ended = False
+            word, tag = line.split("\t")
+            words.append(word)
+            tags.append(tag)
+        part = next(part for part in ("train", "dev", "test") if part in name)
+        data[f"{part}_word"], data[f"{part}_tag"] = np.array(words), np.array(tags)
+        data[f"{part}_starts"] = np.array([*starts, len(words)])
+    return data
+
+
 def _shakespeare(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     titles, texts = [], []
     for data in files.values():
@@ -621,6 +641,7 @@ _READERS = {
     "mnist_5k": _mnist_5k,
     "chickenpox": _chickenpox,
     "multi30k": _multi30k,
+    "wnut17": _wnut17,
     "shakespeare": _shakespeare,
     "sp500": _sp500,
     "movie_reviews": _movie_reviews,
