@@ -313,9 +313,10 @@ def test_a_surprise_shows_a_claim_with_its_figure_and_what_broke_it(book):
     assert built, page
     soup = BeautifulSoup(page, "html.parser")
     assert soup.select_one(".claim-false .claim-verdict").text == "false as stated"
-    drawing = soup.select_one("img.dark-light")
+    drawing = soup.select_one("figure img")
     assert drawing["src"].startswith("data:image/svg+xml;base64,")
     assert drawing["alt"].startswith("Line chart")
+    assert "only an open forget gate changes that." in soup.select_one("figcaption").text
     assert "Seen to fail: the LSTM made with forget bias 1: 0.000244" in " ".join(soup.text.split())
     (book / "index.md").write_text("# Welcome\n\n" + surprise.format("fig-of-another-chapter"))
     built, said = build(book)

@@ -1,11 +1,13 @@
 """`{surprise}`: a claim with its verdict, a figure of its chapter and what broke it, on a page that is no chapter.
 
-The figure is the one in the committed outputs, with its own description, so it changes when the chapter does.
+The figure is the one in the committed outputs, with its own description and finding, so it changes when the chapter
+does.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 
 import nbformat
 from docutils.parsers.rst import directives
@@ -17,8 +19,8 @@ from ledger import VERDICTS, Directive, quoted, seen_to_fail
 from lstm_lib.book import claims
 
 
-def figure(chapter: str, name: str) -> tuple[str, str]:
-    """A figure of a chapter by its name: an address that holds the drawing itself, and its description."""
+def figure(chapter: str, name: str) -> tuple[str, str, str]:
+    """A figure of a chapter by its name: an address that holds the drawing itself, its description, its finding."""
     for cell in nbformat.read(notebook(chapter), 4).cells:
         shown = cell.metadata.get("mystnb", {})
         if shown.get("figure", {}).get("name") == name:
@@ -30,6 +32,7 @@ def figure(chapter: str, name: str) -> tuple[str, str]:
             return (
                 "data:image/svg+xml;base64," + base64.b64encode(drawing.encode()).decode(),
                 shown["image"]["alt"],
+                re.match(r"\*\*.+?\*\*", shown["figure"]["caption"])[0],
             )
     raise ExtensionError(f"surprise: figure must be one of {chapter}, got {name}")
 
@@ -48,14 +51,15 @@ class Surprise(Directive):
         if len(kills) != 1:
             got = f"{self.options['measure']!r}, in {len(kills)} of them"
             raise ExtensionError(f"surprise: measure must be in one broken anchor of {chapter}, got {got}")
-        address, alt = figure(chapter, self.options["figure"])
+        address, alt, finding = figure(chapter, self.options["figure"])
         return [
             f"**“{claim.statement}”** "
             f'<span class="claim-{kind}"><span class="claim-verdict">{VERDICTS[kind]}</span></span>',
             "",
-            f"```{{image}} {address}",
+            f"```{{figure}} {address}",
             f":alt: {alt}",
-            ":class: dark-light",
+            "",
+            finding,
             "```",
             "",
             *self.content,
