@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import statistics
 import subprocess
 import sys
 
@@ -118,6 +120,21 @@ def test_a_peer_in_training_reaches_all_weights():
         run_()
         found.append([p.grad.clone() for p in layer.parameters()])
     torch.testing.assert_close(*found)
+
+
+def test_the_ratios_of_the_readme_are_those_of_the_recorded_bench():
+    recorded = json.loads((ROOT / "results" / "bench" / "cpu.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{recorded['device']}, one thread, {recorded['date']}" in readme
+    table = re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", readme, re.MULTILINE)
+    assert len(table) > 5
+    for name, *told in table:
+        rows = [row for row in recorded["rows"] if row["competitor"] == name and row["threads"] == 1]
+        training = [row["ratio"] for row in rows if row["pass"] == "training"]
+        forward = [row["ratio"] for row in rows if row["pass"] == "forward"]
+        assert len(training) == len(forward) == len(bench.SHAPES)
+        mean = statistics.geometric_mean
+        assert told == [f"{value:.2f}" for value in (mean(training), max(training), mean(forward))], name
 
 
 @pytest.mark.parametrize("training", [False, True])

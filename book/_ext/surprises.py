@@ -1,6 +1,6 @@
 """`{surprise}`: a claim with its verdict, a figure of its chapter and what broke it, on a page that is no chapter.
 
-The figure is the one in the committed outputs, with its own description and finding, so it changes when the chapter
+The figure is the one in the committed outputs, with its own description and finding: it changes when the chapter
 does.
 """
 
@@ -20,7 +20,7 @@ from lstm_lib.book import claims
 
 
 def figure(chapter: str, name: str) -> tuple[str, str, str]:
-    """A figure of a chapter by its name: an address that holds the drawing itself, its description, its finding."""
+    """A figure of a chapter by its name: an address that holds the drawing, its description, its finding."""
     for cell in nbformat.read(notebook(chapter), 4).cells:
         shown = cell.metadata.get("mystnb", {})
         if shown.get("figure", {}).get("name") == name:
