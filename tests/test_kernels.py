@@ -235,6 +235,27 @@ def test_replicas_are_compiled_too(options, calls, monkeypatch):
         agree(ours, theirs)
 
 
+@pytest.mark.parametrize("replicas", [(), (3,)], ids=["one", "replicas"])
+def test_each_step_and_each_replica_has_its_mask(replicas, monkeypatch):
+    options = {"zoneout": (0.4, 0.3), "variational_dropout": 0.4}
+    layer = layer_of(**options)
+    cell, (steps, batch, hidden) = cells.of(layer), (7, 4, layer.hidden_size)
+    w, x, zeros = cell.weights(layer), numbers(steps, batch, 3), torch.zeros(batch, hidden, dtype=torch.float64)
+    masks = [torch.rand(*replicas, steps, batch, hidden, dtype=torch.float64) for _ in range(3)]
+
+    def states(zone_h, zone_c, drop_h):
+        return fused.sweep(cell, w, x, (zeros, zeros), {"zone_h": zone_h, "zone_c": zone_c, "drop_h": drop_h})["h"]
+
+    def together():
+        out = (vmap(states) if replicas else states)(*masks)
+        return [out], torch.autograd.grad(out.sin().sum(), [layer.weight_hh_l0, layer.weight_ih_l0])
+
+    compiled = together()
+    monkeypatch.setattr(fused, "kernels", lambda: None)
+    for ours, theirs in zip(compiled, together(), strict=True):
+        agree(ours, theirs)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_other_dtypes_take_pytorchs_operations(dtype, calls):
     layer, x = layer_of(dtype=torch.float32, peephole=True), numbers(4, 2, 3, dtype=torch.float32)

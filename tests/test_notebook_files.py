@@ -70,7 +70,9 @@ def test_executed_top_to_bottom_without_an_error(nb):
 @pytest.mark.parametrize("chapter", BOOK)
 def test_in_canonical_form(chapter):
     text = notebook(chapter).read_text(encoding="utf-8")
-    assert nbformat.writes(canonical(nbformat.reads(text, 4))) + "\n" == text, "run `make notebooks`"
+    assert nbformat.writes(canonical(nbformat.reads(text, 4))) + "\n" == text, (
+        "run `make notebooks`, or tools/notebooks.py --form"
+    )
 
 
 def test_outputs_hold_no_path_and_no_timing(nb):

@@ -21,6 +21,7 @@ import setup_cell
 import workers
 from chapters import chosen, notebook
 from lstm_lib import files
+from lstm_lib.book import claims
 from nbval_numbers import compare, figures
 
 KEPT = ("tags", "mystnb")
@@ -31,14 +32,21 @@ METADATA = {
 
 
 def canonical(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what differs between machines and moments: times, versions, the state of an editor."""
+    """Drop what differs between machines and moments: times, versions, the state of an editor.
+
+    A claim's card has the words of the registry, which may have changed since the chapter ran; its numbers stay.
+    """
     nb.metadata = nbformat.from_dict(METADATA)
     nb.nbformat, nb.nbformat_minor = 4, 5
+    last = None
     for cell in nb.cells:
         cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)})
         for output in cell.get("outputs", []):
             if output.output_type == "execute_result":
                 output.execution_count = cell.execution_count
+            if claims.MIME in output.get("data", {}):
+                one = claims.Evidence.from_json(output.data[claims.MIME])
+                output.data, last = nbformat.from_dict(one.card(brief=one.claim == last)), one.claim
     return nb
 
 
@@ -121,7 +129,12 @@ def main() -> None:
     parser.add_argument("chapter", nargs="*", help="such as gates/the_cell; all of them if none is named")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
     parser.add_argument("--cell-timeout", type=int, default=300, help="seconds that one cell may take")
+    parser.add_argument("--form", action="store_true", help="canonical form alone, without a run")
     options = parser.parse_args()
+    if options.form:  # after a change of a claim's words
+        for path in map(notebook, chosen(options.chapter)):
+            write(canonical(nbformat.read(path, 4)), path)
+        return
     failed = []
     with workers.pool(options.jobs) as pool:
         jobs = {pool.submit(execute, name, options.cell_timeout): name for name in chosen(options.chapter)}

@@ -46,7 +46,7 @@ class Surprise(Directive):
 
     def text(self) -> list[str]:
         claim, chapter = claims.registry()[self.arguments[0]], self.options["chapter"]
-        kind = {"false as stated": "false", "true when": "when", "true": "true"}[claim.verdict]
+        kind = claims.style(claim.verdict)
         kills = [kill for anchor, kill in seen_to_fail(chapter).items() if self.options["measure"] in anchor]
         if len(kills) != 1:
             got = f"{self.options['measure']!r}, in {len(kills)} of them"
