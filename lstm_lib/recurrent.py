@@ -66,15 +66,10 @@ class _Layer:
         # The engine does not project, takes no transform but one vmap, and is no operation to trace or to export.
         recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
         slow = self.proj_size or recorded or levels not in ([], ["Vmap"])
-        sweep = loop if slow else fused.sweep
-        if (
-            not slow
-            and not levels
-            and not torch.compiler.is_compiling()
-            and _is_plain(cells.of(self), self.training)
-        ):
-            sweep = _by_kernel if isinstance(input, Tensor) and autocast_dtype(input) is None else sweep
-        return run(cells.of(self), self, input, hx, sweep=sweep, keep_gates=False)[:2]
+        cell, usual = cells.of(self), isinstance(input, Tensor) and autocast_dtype(input) is None
+        kernel = usual and not levels and not torch.compiler.is_compiling() and _is_plain(cell, self.training)
+        sweep = loop if slow else _by_kernel if kernel else fused.sweep
+        return run(cell, self, input, hx, sweep=sweep, keep_gates=False)[:2]
 
     def _as_torch(self) -> nn.RNNBase:
         """PyTorch's own layer on the same parameters."""
