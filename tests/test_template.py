@@ -42,6 +42,7 @@ def test_the_steps_of_the_readme_make_a_chapter(book):
         "no:cacheprovider",
         f"notebooks/{CHAPTER}.ipynb",
         "tests/test_notebook_files.py",
+        "tests/test_exercises.py",
         "-k",
         "a_new_one",
     )

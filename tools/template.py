@@ -1,7 +1,7 @@
 """`make chapter NB=PART/NAME`: begin a chapter, as text.
 
-It writes `notebooks/PART/NAME.py` from `template.txt`; jupytext turns it into the notebook. As it is, it runs and
-passes the tests: replace it piece by piece.
+It writes `notebooks/PART/NAME.py` from `template.txt`, which jupytext turns into the notebook, and the list of its
+exercises that answer. As it is, it runs and passes the tests: replace it piece by piece.
 """
 
 from __future__ import annotations
@@ -12,6 +12,15 @@ from pathlib import Path
 
 from chapters import ROOT, chapters
 from lstm_lib import files
+
+ANSWERS = """\
+[half]
+equals = 6.58
+hint = "Which power of 0.9 is 0.5?"
+mistakes = [
+    {equals = 5.0, hint = "A tenth of what is left goes at each step, not a tenth of what there was."},
+]
+"""
 
 
 def text(chapter: str) -> str:
@@ -30,6 +39,7 @@ def main(arguments: list[str]) -> None:
     if chapter in chapters() or path.exists() or path.with_suffix(".ipynb").exists():
         raise SystemExit(f"NB must be a new name, and {chapter} is there already")
     files.write(path, text(chapter))
+    files.write(ROOT / "lstm_lib" / "book" / "exercises" / f"{chapter}.toml", ANSWERS)
     print(f"{path.relative_to(ROOT)} is written; README.md, Add a chapter, has the next steps")
 
 

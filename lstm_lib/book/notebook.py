@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from lstm_lib.book import claims, plots
+from lstm_lib.book import claims, exercises, plots
 from lstm_lib.training import find_device
 
 GLUE = "application/papermill.record/text/plain"
@@ -164,6 +164,32 @@ class Run:
         chapter = self.chapter.rpartition("/")[2]
         for name, value in numbers.items():
             self.glue(f"{chapter}-{name}".replace("_", "-"), value)
+
+    def check(self, name: str, answer: object) -> None:
+        """Say whether the answer to an exercise is right, with a hint if it is not.
+
+        Parameters
+        ----------
+        name : str
+            The exercise's label without the chapter's name: ``half`` is ``the-cell-half`` in ``gates/the_cell``.
+        answer : number, str, or sequence of numbers
+            The dots (``...``) stand for no answer yet.
+
+        Raises
+        ------
+        ValueError
+            For an exercise that does not answer, or not as many numbers as were asked for.
+        TypeError
+            If the answer is of another kind.
+        AssertionError
+            If a wrong answer is given and nobody is there to see it: then it is the chapter's own solution.
+        """
+        ours = {one.name: one for one in exercises.registry().values() if one.chapter == self.chapter}
+        if name not in ours:
+            raise ValueError(f"name must be one of {', '.join(ours) or 'none'} in {self.chapter}, got {name!r}")
+        right, text = ours[name].reply(answer)
+        print(text)
+        assert right or answer is ... or somebody_is_there(), text
 
     def table(self, head: Iterable[object], *rows: Iterable[object]) -> None:
         """Show computed rows as a table.
