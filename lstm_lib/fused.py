@@ -15,7 +15,8 @@ c_t = f c_{t-1} + i g                 dc_{t-1} = dc f, and what reaches c_{t-1} 
 h_t = o y, y = tanh(c_t)              dc += dh o (1 − y²), before the three lines above that read it
 ====================================  ==========================================================================
 
-On a CPU an LSTM's step is one compiled call beside its product (:mod:`lstm_lib.kernels`). Elsewhere, and for other
+On a CPU an LSTM's step is one compiled call beside its product, and of a small layer a block of steps is one call,
+products and all (:mod:`lstm_lib.kernels`). Elsewhere, and for other
 units, it is some of PyTorch's operations. Then each da is dh or dc times a factor that only the forward pass
 knows: the unit forms these factors for a whole block at once, and a step back is a few products with them.
 
@@ -49,6 +50,9 @@ from lstm_lib.unroll import transforms, walk
 
 BLOCK = 1 << 20
 """Bytes of gates that are worked on at a time: what stays in a core's cache."""
+
+SMALL = 512
+"""Numbers of a state, batch × hidden_size, up to which our own products are the faster, by measurement."""
 
 through_sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # d · y (1 − y), in one pass
 through_tanh = torch.ops.aten.tanh_backward.grad_input  # d · (1 − y²)
@@ -622,6 +626,10 @@ class CompiledLSTM(LSTMUnit):
     def forward(self, steps, views, vt, before, now, masks, work):
         step, arrays, multiply = work["step"], work["arrays"], Tensor.addmm_ if vt.dim() == 2 else add_bmm
         (h_0, _), (h, c) = before, now
+        if is_small(work["c_0"]):
+            first = steps.start - places(steps, arrays[0]).start
+            kernels().forward_small(ends(steps), first, array(vt.T, 2), array(work["h_0"], 3), *arrays)
+            return h.select(-3, -1), c.select(-3, -1)
         for t, k, sums, last in zip(steps, places(steps, arrays[0]), views, (h_0, *h.unbind(-3)), strict=False):
             multiply(sums, last, vt)
             step(t, k, *arrays)
@@ -640,6 +648,9 @@ class CompiledLSTM(LSTMUnit):
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
         step, arrays, product = work["step"], work["arrays"], torch.mm if v.dim() == 2 else torch.bmm
         d = space[..., : len(steps), :, :]
+        if is_small(work["c_0"]):
+            kernels().backward_small(ends(steps), array(v.T, 2), *arrays)
+            return carried, d, d, before[0]
         for k, (t, sums) in reversed(list(enumerate(zip(steps, d.unbind(-3), strict=True)))):
             step(t, k, *arrays)
             product(sums, v, out=carried[0])
@@ -650,6 +661,16 @@ def can_compile(gates: Tensor) -> bool:
     """Whether the compiled kernels can work on these: numbers of a CPU, in single or double precision."""
     fits = gates.device.type == "cpu" and gates.dtype in (torch.float32, torch.float64)
     return fits and type(gates) is Tensor and not torch.jit.is_tracing() and kernels() is not None
+
+
+def is_small(state: Tensor) -> bool:
+    """Whether a step of this state, of one network, has products that are asked for more slowly than computed."""
+    return state.dim() == 2 and state.numel() <= SMALL
+
+
+def ends(steps: range) -> tuple[int, int]:
+    """A range as the kernels take it."""
+    return steps.start, steps.stop
 
 
 def array(x: Tensor | None, dims: int) -> np.ndarray:

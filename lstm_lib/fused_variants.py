@@ -7,6 +7,7 @@ were made from, and the gradients of the recurrent product are not those of the 
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from lstm_lib.fused import (
     blocks_of,
     can_compile,
     each_step,
+    ends,
+    is_small,
     kernels,
     places,
     room_for,
@@ -220,6 +223,10 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
 
     def forward(self, steps, views, vt, before, now, masks, work):
         step, arrays, sums = work["step"], work["arrays"], work["sums"]
+        if is_small(work["c_0"]):
+            first = steps.start - places(steps, arrays[0]).start
+            kernels().forward_variant_small(ends(steps), first, array(vt.T, 2), mask_of(work, "drop_h"), *arrays)
+            return now[0].select(-3, -1), now[1].select(-3, -1)
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
         add, multiply = (Tensor.addmm_, torch.mm) if vt.dim() == 2 else (add_bmm, torch.bmm)
         (h_0, _), (h, c) = before, now
@@ -249,7 +256,10 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         if self.layer_norm:  # W_hh h again: to keep it takes more
             through = work["sums"][..., : len(steps), :, :]
             through.copy_(times(seen, v.transpose(-1, -2)))
-        for k, (t, sums) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
+        if is_small(work["c_0"]):
+            kernels().backward_variant_small(ends(steps), array(v.T, 2), mask_of(work, "drop_h"), *arrays)
+            steps = range(0)
+        for k, (t, sums) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=False)))):
             step(t, k, *arrays)
             multiply(sums, v, out=dh)
             if drop is not None:
@@ -263,10 +273,14 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
 
     def options(self, work):
         """The variant's own operands, in the kernels' order."""
-        zone = [work.get(name) for name in ("zone_h", "zone_c")]
-        zone = [m.narrow(-3, 0, 1) if m is not None and m.stride(-3) == 0 else m for m in zone]
         without = tuple(name in self.without for name in _WITHOUT)
-        return [*(array(m, 4) for m in zone), self.coupled, without]
+        return [mask_of(work, "zone_h"), mask_of(work, "zone_c"), self.coupled, without]
+
+
+def mask_of(work: dict, name: str) -> np.ndarray:
+    """A mask as the kernels take it: of one step, where all share it."""
+    mask = work.get(name)
+    return array(mask.narrow(-3, 0, 1) if mask is not None and mask.stride(-3) == 0 else mask, 4)
 
 
 def of_each(vector: Tensor | None) -> Tensor | None:

@@ -3,7 +3,8 @@
 An operation of PyTorch costs about a microsecond before it touches a number, and a small step has a dozen of them.
 Here a step forward is one call, :func:`forward`, and a step back another, :func:`backward`; the variants of
 :class:`lstm_lib.cells.LSTMVariant` have theirs, :func:`forward_variant` and :func:`backward_variant`. They read
-and write numpy's views of PyTorch's memory. The products W x stay PyTorch's.
+and write numpy's views of PyTorch's memory. The products W x stay PyTorch's, but where they are so small that to
+ask for them takes longer: there :func:`forward_small` and its like walk through many steps in one call.
 
 Each loop runs over the units of one sequence and computes one equation; the compiler makes vector instructions of
 it. It may join a product and a sum into one operation, and nothing else: a NaN stays a NaN, and −0 stays −0.
@@ -409,3 +410,93 @@ def backward_variant(
             for j in range(4 * hidden):
                 through[j] = dj[j] * gain[n, j]
             _normalise_back(through, unit, scale)
+
+
+# Small layers -------------------------------------------------------------------------------------------------
+
+
+@_summed
+def _add_products(w, x, out):
+    """out += W x of each sequence: ``x`` (batch, columns), ``out`` (batch, rows or more)."""
+    for row in range(w.shape[0]):
+        for b in range(x.shape[0]):
+            total = out[b, row]
+            for j in range(w.shape[1]):
+                total += w[row, j] * x[b, j]
+            out[b, row] = total
+
+
+@_compiled
+def forward_small(steps, first, v, h_0, *arrays):
+    """Many steps of one network in one call, products and all: those of a small layer take less time than to ask
+    for them.
+
+    Parameters
+    ----------
+    steps : tuple of int
+        The first step, and the one behind the last.
+    first : int
+        The step whose gates stand at 0.
+    v : ndarray
+        W_hh, (4 × hidden_size, hidden_size).
+    arrays : tuple of ndarray
+        From ``gates`` on, what :func:`forward` takes.
+    """
+    gates, h = arrays[0][0], arrays[1][0]
+    batch, hidden = h.shape[1:]
+    for t in range(*steps):
+        k = t - first
+        _add_products(v, h[t - 1] if t > 0 else h_0[0], gates[k].reshape(batch, 5 * hidden))
+        forward(t, k, *arrays)
+
+
+@_compiled
+def backward_small(steps, vt, *arrays):
+    """The same back: ``vt`` is W_hh, transposed; ``arrays`` as for :func:`backward`."""
+    start, stop = steps
+    dh, d = arrays[5][0], arrays[7][0]
+    batch, hidden = dh.shape
+    for t in range(stop - 1, start - 1, -1):
+        k = t - start
+        backward(t, k, *arrays)
+        dh[:] = 0
+        _add_products(vt, d[k].reshape(batch, 4 * hidden), dh)
+
+
+@_compiled
+def forward_variant_small(steps, first, v, drop, *arrays):
+    """:func:`forward_small` of any variant; ``drop`` is variational dropout's mask, as ``zone_h``."""
+    gates, h, h_0, sums = arrays[0][0], arrays[1][0], arrays[4][0], arrays[5]
+    batch, hidden = h_0.shape
+    seen = np.empty((batch, hidden), h.dtype)
+    for t in range(*steps):
+        k = t - first
+        seen[:] = h[t - 1] if t > 0 else h_0
+        if len(drop):
+            seen *= drop[0, t % drop.shape[1]]
+        if len(sums):
+            sums[:] = 0
+            _add_products(v, seen, sums[0])
+        else:
+            _add_products(v, seen, gates[k].reshape(batch, 5 * hidden))
+        forward_variant(t, k, *arrays)
+
+
+@_compiled
+def backward_variant_small(steps, vt, drop, *arrays):
+    """:func:`backward_small` of any variant."""
+    start, stop = steps
+    dh, d, past, sums = arrays[5][0], arrays[7][0], arrays[8], arrays[9]
+    batch, hidden = dh.shape
+    for t in range(stop - 1, start - 1, -1):
+        k = t - start
+        backward_variant(t, k, *arrays)
+        dh[:] = 0
+        if len(sums):
+            _add_products(vt, sums[0, k], dh)
+        else:
+            _add_products(vt, d[k].reshape(batch, 4 * hidden), dh)
+        if len(drop):
+            dh *= drop[0, t % drop.shape[1]]
+        if len(past):
+            dh += past[0]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from numba import njit
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from lstm_lib import cells, fused, kernels, recurrent
+from lstm_lib import cells, fused, fused_variants, kernels, recurrent
 from lstm_lib.recurrent import LSTM
 from lstm_lib.unroll import run
 
@@ -128,10 +129,18 @@ TIED = [
 every_variant = pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "+".join(options))
 
 
+@pytest.fixture(params=[False, True], ids=["step by step", "all steps in one call"])
+def small(request, monkeypatch):
+    """Both ways: each product PyTorch's, and the products of a small layer our own."""
+    monkeypatch.setattr(fused, "SMALL", 10**6 if request.param else 0)
+    return request.param
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """How often each kernel was called."""
-    counts = dict.fromkeys(("forward", "backward", "forward_variant", "backward_variant"), 0)
+    kinds = [step + kind for kind in ("", "_variant") for step in ("forward", "backward")]
+    counts = dict.fromkeys(kinds + [kind + "_small" for kind in kinds], 0)
 
     def counted(name, kernel):
         def call(*arguments):
@@ -140,8 +149,9 @@ def calls(monkeypatch):
 
         return call
 
-    for name in counts:
-        monkeypatch.setattr(kernels, name, counted(name, getattr(kernels, name)))
+    watched = SimpleNamespace(**{name: counted(name, getattr(kernels, name)) for name in counts})
+    for module in (fused, fused_variants):
+        monkeypatch.setattr(module, "kernels", lambda: watched)
     return counts
 
 
@@ -179,17 +189,17 @@ def numbers(*shape, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("options", [{}, *VARIANTS], ids=lambda options: "+".join(options) or "plain")
-def test_the_compiled_step_and_pytorchs_operations_give_the_same(options, calls, monkeypatch):
+def test_the_compiled_step_and_pytorchs_operations_give_the_same(options, small, calls, monkeypatch):
     monkeypatch.setattr(fused, "BLOCK", 2 * 4 * 5 * 5 * 8)  # several blocks
     layer, x = layer_of(**options), numbers(7, 4, 3)
     compiled = swept(layer, x)
-    kind = "_variant" if options else ""
-    sweeps = 4 if "num_layers" in options else 1
-    assert calls["forward" + kind] == calls["backward" + kind] == 7 * sweeps
-    assert sum(calls.values()) == 2 * 7 * sweeps
+    kind = "_variant" * bool(options) + "_small" * small
+    expected = (4 if small else 7) * (4 if "num_layers" in options else 1)  # blocks, or steps
+    assert calls["forward" + kind] == calls["backward" + kind] == expected
+    assert sum(calls.values()) == 2 * expected
     monkeypatch.setattr(fused, "kernels", lambda: None)
     operations = swept(layer, x)
-    assert sum(calls.values()) == 2 * 7 * sweeps
+    assert sum(calls.values()) == 2 * expected
     for ours, theirs in zip(compiled, operations, strict=True):
         agree(ours, theirs)
 
@@ -219,7 +229,7 @@ def test_what_a_missing_gate_does_with_infinity():
 
 
 @pytest.mark.parametrize("options", [{}, VARIANTS[5]], ids=["plain", "all"])
-def test_replicas_are_compiled_too(options, calls, monkeypatch):
+def test_replicas_are_compiled_too(options, small, calls, monkeypatch):
     models = [layer_of(seed, **options).eval() for seed in range(3)]
     stacked, _ = stack_module_state(models)
     x = numbers(7, 4, 3)
@@ -235,8 +245,23 @@ def test_replicas_are_compiled_too(options, calls, monkeypatch):
         agree(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("option", [{}, {"peephole": True}], ids=["plain", "variant"])
+@pytest.mark.parametrize(
+    ("batch", "hidden", "ours"), [(1, 512, True), (512, 1, True), (1, 513, False), (19, 27, False)]
+)
+def test_a_small_layer_has_its_products_in_the_call(batch, hidden, ours, option, dtype, calls, monkeypatch):
+    layer, x = layer_of(sizes=(2, hidden), dtype=dtype, **option), numbers(3, batch, 2, dtype=dtype)
+    found = swept(layer, x)
+    assert all(name.endswith("_small") is ours for name, count in calls.items() if count)
+    assert sum(calls.values()) == (2 if ours else 6)
+    monkeypatch.setattr(fused, "kernels", lambda: None)
+    for one, other in zip(found, swept(layer, x), strict=True):
+        agree(one, other, 1e-10 if dtype == torch.float64 else 1e-4)
+
+
 @pytest.mark.parametrize("replicas", [(), (3,)], ids=["one", "replicas"])
-def test_each_step_and_each_replica_has_its_mask(replicas, monkeypatch):
+def test_each_step_and_each_replica_has_its_mask(replicas, small, monkeypatch):
     options = {"zoneout": (0.4, 0.3), "variational_dropout": 0.4}
     layer = layer_of(**options)
     cell, (steps, batch, hidden) = cells.of(layer), (7, 4, layer.hidden_size)
@@ -267,7 +292,7 @@ def test_other_dtypes_take_pytorchs_operations(dtype, calls):
 
 @pytest.mark.parametrize("options", [{}, {"peephole": True}], ids=["plain", "neutral peepholes"])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_long_sequence(options, batch):
+def test_a_long_sequence(options, batch, small):
     """4,096 steps: in double precision PyTorch's numbers, in single no further from them than PyTorch's own."""
     ours, theirs = LSTM(8, 16, **options), nn.LSTM(8, 16)
     ours.load_state_dict(theirs.state_dict(), strict=False)
@@ -291,7 +316,7 @@ def test_a_long_sequence(options, batch):
 
 
 @every_variant
-def test_a_nan_stays_in_its_sequence_and_infinity_gives_none(options):
+def test_a_nan_stays_in_its_sequence_and_infinity_gives_none(options, small):
     layer, x = layer_of(dtype=torch.float32, **options).eval(), numbers(6, 3, 3, dtype=torch.float32)
     expected = layer(x)[0]
     x[2, 1, 0] = torch.nan
@@ -306,7 +331,7 @@ def test_a_nan_stays_in_its_sequence_and_infinity_gives_none(options):
         assert not layer(x)[0].isnan().any()
 
 
-def test_threads_do_not_disturb_each_other():
+def test_threads_do_not_disturb_each_other(small):
     layers = [layer_of(seed, (16, 32), torch.float32, peephole=bool(seed % 2)) for seed in range(8)]
     x = numbers(50, 4, 16, dtype=torch.float32)
 
