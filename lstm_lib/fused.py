@@ -2,7 +2,8 @@
 
 Autograd over a loop keeps a node and a tensor for each operation of each step. Here the whole sweep of one layer
 in one direction is a single node, ``_Sweep``. The engine does everything that is a matrix product; a *unit* does
-the rest, elementwise, a block of steps at a time. For an LSTM, with a = W_ih x_t + b + W_hh h_{t-1} in blocks:
+the rest, elementwise, a block of steps at a time. For an LSTM, with a = W_ih x_t + b + W_hh h_{t-1} in blocks, and
+U, V for W_ih, W_hh with their rows in the engine's order:
 
 ====================================  ==========================================================================
 forward, t = 1 … T                    backward, t = T … 1, from dh, dc: the loss differentiated by h_t, c_t
@@ -19,6 +20,12 @@ On a CPU an LSTM's step is one compiled call beside its product, and of a small 
 products and all (:mod:`lstm_lib.kernels`). Elsewhere, and for other
 units, it is some of PyTorch's operations. Then each da is dh or dc times a factor that only the forward pass
 knows: the unit forms these factors for a whole block at once, and a step back is a few products with them.
+
+To follow one number from the loss to an entry of W_hh, begin in :meth:`_Sweep.backward`. ``grads`` holds what the
+loss alone sends to each h_t and c_t; ``carried`` holds dh and dc as they come back through the steps after. The
+unit's ``backward`` adds the two and turns them into da, in ``d``, step by step from the last; da V is the next dh.
+After each block of steps, the engine adds h_{t-1}ᵀ da, over its steps and its batch, to ``dv``. This is the
+gradient of Vᵀ; transposed, it is that of V, and autograd, which saw V made of W_hh, puts the rows back in order.
 
 A block of about a megabyte stays in the cache. Rows of the weights are rearranged on the way in, and autograd
 takes the gradients back: the LSTM's are o, i, f, g, so that one sigmoid covers three blocks and the three that
@@ -152,14 +159,15 @@ class _Sweep(torch.autograd.Function):
         ctx.unit, keep, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
-        if keep:
+        if keep:  # x with U alone: where x came projected, no gradient asks for it
             x, u, *rest = tensors
             ctx.save_for_backward(None if u is None else x, u, *rest, *output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
+        """Gradients of all arguments, from what reaches each state of all steps, and None for the gates."""
         unit, needs = ctx.unit, ctx.needs_input_grad[2:]
-        tensors = ctx.saved_tensors
+        tensors = ctx.saved_tensors  # arguments, then results: the states and the gates
         count = len(unit.states) + 1
         many = any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
         if many or torch.is_grad_enabled() or transforms():  # is_grads_batched, create_graph, torch.func
@@ -173,6 +181,7 @@ class _Sweep(torch.autograd.Function):
         initial = [work[name + "_0"] for name in unit.states]
         width = len(unit.blocks) * v.shape[-1]
         dx = gates.new_empty((*gates.shape[:-1], width if u is None else u.shape[-1])) if needs[0] else None
+        # Those of the weights gather transposed, as xᵀ d, and are turned at the end.
         du = None if u is None else torch.zeros_like(u.transpose(-1, -2)).contiguous()
         dv = torch.zeros_like(v.transpose(-1, -2)).contiguous()
         db = None if not needs[3] else gates.new_zeros((*v.shape[:-2], width))
@@ -191,7 +200,7 @@ class _Sweep(torch.autograd.Function):
             carried, d, through, h_before = unit.backward(
                 range(start, stop), space, block, now, before, outside, carried, v, masks, work, extra
             )
-            _accumulate(dv, h_before, through)
+            _accumulate(dv, h_before, through)  # through is d, unless something stands between V h and the sums
             if du is not None:
                 _accumulate(du, x[..., start:stop, :, :], d)
             if dx is not None:
@@ -325,6 +334,9 @@ class Unit:
     sources : tuple of str
         Those of the extras that x was made from, where it comes projected: for second derivatives only, which save
         the engine from keeping it.
+
+    Its methods share ``work``, a dictionary for one pass: the tensors of ``names``, and what ``begin`` and
+    ``begin_back`` put beside them.
     """
 
     blocks: tuple[str, ...]
@@ -414,11 +426,12 @@ class Unit:
         f, d, through = (part[..., :count, :, :] for part in space)
         rows, work["v"] = v.shape[-2], v
         total = work["total"] = torch.empty_like(carried[0])
-        work["wide"] = total.unsqueeze(-2)
+        work["wide"] = total.unsqueeze(-2)  # the same numbers, to be multiplied with several blocks at once
         more = self.factors(f, gates, now, before, work, masks)
         product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, add_bmm)
         (dh, *dc), dc = carried, (*carried, None)[1]
         grad_h, grad_c = (*outside, None)[:2]
+        # Entry k of these reaches the state *before* step k of the block, to which step k sends its own, too.
         out_h, out_c = [None] * (count + 1), [None] * (count + 1)
         if grad_h is not None:  # dh gathers in a copy of these gradients: autograd may want its own again
             out_h[1:] = grad_h.clone(memory_format=torch.contiguous_format).unbind(-3)
@@ -587,6 +600,7 @@ class LSTMUnit(Unit):
         torch.mul(o, torch.tanh(c, out=y), out=h)  # h = o ⊙ tanh(c)
 
     def room(self, gates, n):
+        """Factors fc, fo, fi, ff, fg, f; gradients of o, i, f, g, c_{t-1}: what dc multiplies lies together."""
         hidden = gates.shape[-1] // self.count
         f, d = room_for(gates, n, 6 * hidden), room_for(gates, n, self.gradients * hidden)
         views = [f[..., :hidden], f[..., hidden : 2 * hidden], f[..., 2 * hidden :].unflatten(-1, (4, hidden))]
@@ -614,7 +628,11 @@ class LSTMUnit(Unit):
 
 
 class CompiledLSTM(LSTMUnit):
-    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product."""
+    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product.
+
+    The arrays that the kernels get are made once, and are the tensors' own memory: what a kernel writes, the next
+    product reads, and the other way round.
+    """
 
     def begin(self, gates, states, work):
         work["step"] = kernels().forward
@@ -652,8 +670,8 @@ class CompiledLSTM(LSTMUnit):
             kernels().backward_small(ends(steps), array(v.T, 2), *arrays)
             return carried, d, d, before[0]
         for k, (t, sums) in reversed(list(enumerate(zip(steps, d.unbind(-3), strict=True)))):
-            step(t, k, *arrays)
-            product(sums, v, out=carried[0])
+            step(t, k, *arrays)  # dh, dc → da, in sums; and dc of the step before
+            product(sums, v, out=carried[0])  # dh of the step before
         return carried, d, d, before[0]
 
 

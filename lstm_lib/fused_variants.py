@@ -133,17 +133,17 @@ class VariantUnit(LSTMUnit):
         fc, fo, fi, ff, fg, keep = blocks_of(f, 6)
         (_, c), (h_0, c_0) = now, before
         if "zone_c" in masks:
-            c = torch.addcmul(forget * c_0, i, g)
+            c = torch.addcmul(forget * c_0, i, g)  # as it was before zoneout: h and the peephole of o saw this
         if "output_activation" in self.without:
             fc.copy_(o)
         if "input_activation" in self.without:
             fg.copy_(i)
         if self.coupled:
-            through_sigmoid(c_0 - g, forget, grad_input=ff)
+            through_sigmoid(c_0 - g, forget, grad_input=ff)  # c = f ⊙ c_{t-1} + (1 − f) ⊙ g
         for name, part in (("output", fo), ("input", fi), ("forget", ff)):
             if name in self.without or (self.coupled and name == "input"):
                 part.zero_()
-        if "zone_h" in masks:
+        if "zone_h" in masks:  # fc and fo: of dh only this share goes through the step
             f[..., : 2 * o.shape[-1]].unflatten(-1, (2, -1)).mul_((1 - masks["zone_h"]).unsqueeze(-2))
         if self.peephole:
             keep.addcmul_(fi, work["ci"].unsqueeze(-3)).addcmul_(ff, work["cf"].unsqueeze(-3))
@@ -163,6 +163,7 @@ class VariantUnit(LSTMUnit):
         return more
 
     def back(self, parts, dh, dc, work):
+        """``parts`` are the views of ``room``, what ``factors`` returned, with 1 − zone_c the last, and masks."""
         first = len(parts) - len(self.masks)
         mask = dict(zip(self.masks, parts[first:], strict=True))
         fc, fo, factors, d_o, d_ifg, d_c, *norm = parts

@@ -188,7 +188,7 @@ def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
         What reaches the states from outside, as ``h``.
     dh, dc : ndarray
         What reaches them from the steps after ``t``, (networks, batch, hidden_size). ``dc`` becomes what goes on
-        to c_{t-1}.
+        to c_{t-1}; into ``dh`` the engine then writes ``d`` W_hh, which goes on to h_{t-1}.
     d : ndarray
         Takes the gradients of the sums in o, i, f and g, at ``k``, (networks, steps, batch, 4, hidden_size).
     """
@@ -208,7 +208,7 @@ def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
         for j in units:
             d_o[j] = dht[j] * y[j] * o[j] * (one - o[j])  # h = o ⊙ tanh(c)
         for j in units:
-            dct[j] += dht[j] * o[j] * (one - y[j] * y[j])
+            dct[j] += dht[j] * o[j] * (one - y[j] * y[j])  # all that reaches c_t, from here on
         for j in units:
             d_i[j] = dct[j] * g[j] * i[j] * (one - i[j])  # c = f ⊙ c_{t-1} + i ⊙ g
         for j in units:
@@ -216,7 +216,7 @@ def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
         for j in units:
             d_g[j] = dct[j] * i[j] * (one - g[j] * g[j])
         for j in units:
-            dct[j] *= f[j]
+            dct[j] *= f[j]  # what goes on to c_{t-1}
 
 
 # Its variants -------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def backward_variant(
     one = c.dtype.type(1)
     _, _, _, no_input_tanh, no_output_tanh = without
     hidden = c.shape[3]
-    new, unit_c, shown, kept = np.empty((4, hidden), c.dtype)
+    new, unit_c, shown, kept = np.empty((4, hidden), c.dtype)  # shown: the gradient of what h shows of c
     unit = np.empty(4 * hidden, c.dtype)
     for n, row in np.ndindex(c_0.shape[:2]):
         o, i, f, g = _blocks(gates[n, t, row])

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 
+import nbformat
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import bench
 import peers
 from chapters import ROOT
+from chapters import notebook as notebook_of
 from lstm_lib.book import notebook
 
 SHAPE = (2, 3, 4, 5)
@@ -122,8 +124,12 @@ def test_a_peer_in_training_reaches_all_weights():
     torch.testing.assert_close(*found)
 
 
+def recorded_bench() -> dict:
+    return json.loads((ROOT / "results" / "bench" / "cpu.json").read_text(encoding="utf-8"))
+
+
 def test_the_ratios_of_the_readme_are_those_of_the_recorded_bench():
-    recorded = json.loads((ROOT / "results" / "bench" / "cpu.json").read_text(encoding="utf-8"))
+    recorded = recorded_bench()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{recorded['device']}, one thread, {recorded['date']}" in readme
     table = re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", readme, re.MULTILINE)
@@ -135,6 +141,32 @@ def test_the_ratios_of_the_readme_are_those_of_the_recorded_bench():
         assert len(training) == len(forward) == len(bench.SHAPES)
         mean = statistics.geometric_mean
         assert told == [f"{value:.2f}" for value in (mean(training), max(training), mean(forward))], name
+
+
+def test_the_rivals_in_making_it_fast_are_those_of_the_recorded_bench():
+    """Its table, and what the text below says of JAX and TorchScript."""
+    recorded, nb = recorded_bench(), nbformat.read(notebook_of("implementation/making_it_fast"), 4)
+    [text] = [cell.source for cell in nb.cells if cell.cell_type == "markdown" and "| JAX scan |" in cell.source]
+    version = recorded["torch"].partition("+")[0]
+    assert f"({recorded['device']}, one thread, {recorded['date']}, PyTorch {version})" in text
+    head, _, *table = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|"))
+    assert head[1:] == ["×".join(map(str, shape)) for shape in bench.SHAPES]
+    rows = [row for row in recorded["rows"] if row["threads"] == 1 and row["pass"] == "training"]
+    ratios = {(row["competitor"], tuple(row["shape"])): row["ratio"] for row in rows}
+    assert {name for name, *_ in table} > {"fused", "hoisted loop", *peers.NAMES}
+    for name, *told in table:
+        assert told == [f"{ratios[name, shape]:.2f}" for shape in bench.SHAPES], name
+    script, jax, engine, python = (
+        [ratios[name, shape] for shape in bench.SHAPES] for name in (*peers.NAMES, "fused", "hoisted loop")
+    )
+    assert (
+        "JAX is ahead of the kernel\nwith 256 and 512 units, and of the engine with 512; elsewhere it is level"
+        in text
+    )
+    assert {shape[3] for shape, ratio in zip(bench.SHAPES, jax, strict=True) if ratio < 1} == {256, 512}
+    assert {s[3] for s, a, b in zip(bench.SHAPES, jax, engine, strict=True) if a / b < 0.9} == {512}
+    assert "TorchScript saves at most a tenth" in text
+    assert min(a / b for a, b in zip(script, python, strict=True)) > 0.9
 
 
 @pytest.mark.parametrize("training", [False, True])
