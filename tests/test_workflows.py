@@ -145,6 +145,7 @@ def test_all_tests_of_layers_run_on_both():
 
 def test_linux_and_macos_run_the_two_commands():
     assert [line for line in commands("test/make") if "make" in line] == ["make book", "make test"]
+    assert "requirements-print.txt" in script("test/make", "pip install"), "or no test makes a PDF"
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make itself says what the recipes are")
@@ -227,17 +228,40 @@ def test_nothing_is_published_that_failed_a_test():
 def test_nothing_is_released_that_failed_a_test():
     assert events("release") == {"push": {"tags": ["v*"]}}
     assert JOBS["release/test"]["uses"] == "./.github/workflows/test.yml"
+    assert JOBS["release/test"]["needs"] == "version"
     assert JOBS["release/build"]["needs"] == "test"
     assert JOBS["release/publish"]["needs"] == "build"
     assert not any("uses" in step for step in JOBS["release/publish"]["steps"]), "nothing of others may write"
 
 
 @needs_bash
-@pytest.mark.parametrize(("tag", "status"), [("v{}", 0), ("v{}.1", 1), ("v1{}", 1)])
-def test_the_tag_is_the_version(tag, status):
-    done = bash(script("release/build", "__version__"), ROOT, GITHUB_REF_NAME=tag.format(lstm_lib.__version__))
-    assert done.returncode == status
-    assert ("::error::" in done.stdout) == bool(status)
+@pytest.mark.parametrize(
+    ("tag", "file", "old", "new"),
+    [
+        ("v{}", "", "", ""),
+        ("v{}.1", "lstm_lib/__init__.py", "", ""),
+        ("v1{}", "lstm_lib/__init__.py", "", ""),
+        ("v{}", "lstm_lib/__init__.py", '"{}"', '"{}rc1"'),
+        ("v{}", "CITATION.cff", "version: {}", "version: {}1"),
+        ("v{}", "CHANGELOG.md", "## {}, 2026-01-31", "## {}, not released yet"),
+        ("v{}", "CHANGELOG.md", "## {}, 2026-01-31", "## {}rc1, 2026-01-31"),
+    ],
+)
+def test_the_tag_is_the_version_everywhere(tmp_path, tag, file, old, new):
+    version = lstm_lib.__version__
+    (tmp_path / "lstm_lib").mkdir()
+    for name in ("lstm_lib/__init__.py", "CITATION.cff", "CHANGELOG.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        if name == "CHANGELOG.md":  # as on the day of the release
+            text = re.sub(f"^## {re.escape(version)}, .*", f"## {version}, 2026-01-31", text, flags=re.MULTILINE)
+        if name == file:
+            assert old.format(version) in text
+            text = text.replace(old.format(version), new.format(version))
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = bash(script("release/version", "__version__"), tmp_path, GITHUB_REF_NAME=tag.format(version))
+    assert done.returncode == bool(file), done.stderr
+    assert ("::error::" in done.stdout) == bool(file)
+    assert file in done.stdout
 
 
 @needs_bash

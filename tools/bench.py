@@ -226,6 +226,8 @@ def measure(
         raise SystemExit(f"--only: no competitor begins with {', '.join(unknown)}; there are {', '.join(ways)}")
     if only:
         ways = {name: way for name, way in ways.items() if name == KERNEL or name.startswith(tuple(only))}
+    if others:
+        ways[peers.NAMES[0]] = peers.scripted(layer)
     if seq_len > 100:
         ways.pop("compiled loop", None)  # unrolled, it would compile for minutes
     rows, parameters, dice = [], list(layer.parameters()), random.Random(0)

@@ -2,7 +2,7 @@
 "use strict";
 
 const book = (() => {
-  const {root, text, parts, title, author, name, article, startMathJax, front} = pages;
+  const {root, text, all, title, author, name, article, startMathJax, front} = pages;
 
   // To a reader that knows MathML Core alone ℝ is a letter of its own, and no R in another face.
   const faces = {"double-struck": [0x1d538, 0x1d7d8, "CℂHℍNℕPℙQℚRℝZℤ"], script: [0x1d49c, NaN, "BℬEℰFℱHℋIℐLℒMℳRℛ"]};
@@ -37,18 +37,19 @@ const book = (() => {
 
   // The title page and all others as XHTML, with the pictures that they show.
   async function chapters(edition) {
-    const all = parts(), known = new Set(all.flatMap(part => part.pages.map(page => page.url))), images = new Set();
+    const images = new Set();
     const up = url => "../".repeat(name(url).split("/").length - 1);
     const address = (page, id, from) => `${up(from)}${name(page)}.xhtml` + (id && "#" + id);
     const xhtml = (found, url) => {
       for (const image of found.querySelectorAll("img")) {
+        if (!image.src.startsWith(root.href)) continue;  // it holds its own drawing
         const path = image.src.slice(root.href.length);
         images.add(path);
         image.setAttribute("src", up(url) + path);
       }
       return new XMLSerializer().serializeToString(found).replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, "");
     };
-    for (const page of all.flatMap(part => part.pages)) page.found = await article(page.url, known, address);
+    for (const page of all.flatMap(part => part.pages)) page.found = await article(page.url, address);
     await startMathJax();
     for (const page of all.flatMap(part => part.pages)) {
       const found = document.importNode(page.found, true);
@@ -66,5 +67,6 @@ const book = (() => {
     return {title, author, front: xhtml(front(edition), root.href), parts: all, images: [...images]};
   }
 
+  // The cover takes the place of the page whose logo `chapters` needs: it comes after.
   return {chapters, cover: edition => document.body.replaceChildren(front(edition))};
 })();

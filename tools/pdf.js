@@ -2,7 +2,7 @@
 "use strict";
 
 const book = (() => {
-  const {element, parts, title, author, name, article, startMathJax, front} = pages;
+  const {element, all, title, author, name, article, startMathJax, front} = pages;
 
   // Ids of the whole book: those of a page, numbered, because a name in a PDF has at most 127 bytes.
   const targets = new Map();
@@ -12,7 +12,7 @@ const book = (() => {
     return targets.get(whole);
   }
 
-  function contents(all) {
+  function contents() {
     const list = element("div", {className: "front-contents"}, element("h1", {}, "Contents"));
     for (const part of all) {
       if (part.caption) list.append(element("p", {className: "part"}, part.caption));
@@ -26,13 +26,12 @@ const book = (() => {
   // All pages in the place of the first, each with a running title of its own. Sphinx's `singlehtml` has this, too,
   // but there an id such as `exercises` is in the page once for each chapter, and links lead to the first.
   async function stitch(edition) {
-    const all = parts(), known = new Set(all.flatMap(part => part.pages.map(page => page.url)));
     const address = (page, id) => "#" + target(page, id);
     const inside = element("div", {className: "bd-article-container"}), rules = [];
-    inside.append(front(edition), contents(all));
+    inside.append(front(edition), contents());
     for (const part of all) {
       for (const page of part.pages) {
-        const found = document.importNode(await article(page.url, known, address), true);
+        const found = document.importNode(await article(page.url, address), true);
         for (const node of found.querySelectorAll("[id]")) node.id = target(page.url, node.id);
         for (const box of found.querySelectorAll("details")) box.open = true;
         // The outline is made of headings: a part is one level above its pages.
@@ -58,10 +57,9 @@ const book = (() => {
       if (next?.nodeType === Node.TEXT_NODE && /^[.,;:!?)\]’]/.test(next.data)) next.data = "\u2060" + next.data;
     }
     await Promise.all([document.fonts.ready, ...[...document.images].map(image => image.decode())]);
-    const lost = [...document.querySelectorAll("a[href^='#']")].map(link => link.getAttribute("href"))
-      .filter(href => !document.getElementById(href.slice(1)));
-    return {title, author, pages: known.size, lost: [...new Set(lost)],
-      errors: document.querySelectorAll("mjx-merror").length};
+    const lost = [...targets].filter(([, id]) => !document.getElementById(id)).map(([whole]) => whole);
+    // What MathJax does not take for a formula, it leaves as TeX and says nothing.
+    return {author, lost, errors: inside.querySelectorAll(".math:not(:has(mjx-container)), mjx-merror").length};
   }
 
   // Each entry of the contents gets the number of its page, from an object of numbers by id.

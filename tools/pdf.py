@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from look import BROWSERS, ROOT, browser, flags, serve
+from look import ROOT, flags, missing, required, serve
+from lstm_lib import __version__
 
 PAPERS = ("a4", "letter")
 SHEET = """
@@ -29,32 +28,17 @@ TOOLS = Path(__file__).parent
 
 def edition() -> str:
     """The line below the title: which version this is, and what readers may do with it."""
-    version = re.search(r'__version__ = "(.+)"', (ROOT / "lstm_lib" / "__init__.py").read_text(encoding="utf-8"))[
-        1
-    ]
-    return f"Version {version}. Prose and figures: CC BY 4.0. Code: BSD-3-Clause."
-
-
-def missing(command: str, module: str) -> None:
-    """Leave with what has to be installed."""
-    sys.exit(f"{command}: {module} is not installed: {sys.executable} -m pip install -r requirements-print.txt")
+    return f"Version {__version__}. Prose and figures: CC BY 4.0. Code: BSD-3-Clause."
 
 
 @contextmanager
 def opened(html: Path, kind: str) -> Iterator:
     """The first page of the built book in a browser, with our scripts; or leave with what is missing."""
-    command = f"make {kind}"
-    if not (html / "index.html").exists():
-        sys.exit(f"{command}: no book in {html}: run `make book` first")
-    if (path := browser()) is None:
-        sys.exit(
-            f"{command}: no browser found (looked for {os.environ.get('CHROMIUM') or ', '.join(BROWSERS)}): "
-            "install Chromium or Chrome, or set CHROMIUM to its path"
-        )
+    path = required(f"make {kind}", html)
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        missing(command, error.name)
+        missing(f"make {kind}", error.name, "requirements-print.txt")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=flags())
         page = chromium.new_page(color_scheme="light")
@@ -113,7 +97,7 @@ def make(html: Path, out: Path, paper: str = "a4", edition: str = "") -> list[st
     try:
         import pikepdf  # noqa: F401  (before the long work)
     except ImportError as error:
-        missing("make pdf", error.name)
+        missing("make pdf", error.name, "requirements-print.txt")
     with opened(html, "pdf") as page:
         found = page.evaluate("edition => book.stitch(edition)", edition)
         page.add_style_tag(content=SHEET.format(paper=paper))

@@ -1,7 +1,8 @@
 """How others compute an LSTM, for `make bench BENCH="--peers --threads 1"`: TorchScript, and JAX if it is there.
 
 Each runs on the weights of the same layer and gives the same outputs; in training also the gradients of all
-weights and of the input.
+weights and of the input. TorchScript's loop is differentiated as all of PyTorch's competitors are; JAX brings
+gradients of its own.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ NAMES = ("TorchScript loop", "JAX scan")
 
 def one_thread() -> None:
     """Hold JAX to one thread: it asks only once, when it is imported."""
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    ours = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ours}".strip()
 
 
 def of(layer: nn.LSTM, x: Tensor, training: bool) -> dict[str, Callable[[], Tensor]]:
-    """One pass of each peer that is installed, by name: a call gives the outputs, (seq_len, batch, hidden)."""
-    found = {NAMES[0]: scripted(layer, x, training)}
-    if importlib.util.find_spec("jax"):
-        found[NAMES[1]] = scanned(layer, x, training)
-    return found
+    """One pass of JAX, by name, if it is installed: a call gives the outputs, (seq_len, batch, hidden)."""
+    return {NAMES[1]: scanned(layer, x, training)} if importlib.util.find_spec("jax") else {}
 
 
 def loop(x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
@@ -42,19 +41,10 @@ def loop(x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> T
     return torch.stack(out)
 
 
-def scripted(layer: nn.LSTM, x: Tensor, training: bool) -> Callable[[], Tensor]:
+def scripted(layer: nn.LSTM) -> Callable[[Tensor], Tensor]:
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # PyTorch calls TorchScript old
         script = torch.jit.script(loop)
-    weights, given = layer.all_weights[0], x.detach().requires_grad_(training)
-
-    def run() -> Tensor:
-        with torch.set_grad_enabled(training):
-            out = script(given, *weights)
-        if training:
-            out.backward(torch.ones_like(out))
-        return out
-
-    return run
+    return lambda x: script(x, *layer.all_weights[0])
 
 
 def scanned(layer: nn.LSTM, x: Tensor, training: bool) -> Callable[[], Tensor]:

@@ -14,27 +14,9 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from chapters import notebook
+from chapters import chapters, notebook
 from ledger import VERDICTS, Directive, quoted, seen_to_fail
 from lstm_lib.book import claims
-
-
-def figure(chapter: str, name: str) -> tuple[str, str, str]:
-    """A figure of a chapter by its name: an address that holds the drawing, its description, its finding."""
-    for cell in nbformat.read(notebook(chapter), 4).cells:
-        shown = cell.metadata.get("mystnb", {})
-        if shown.get("figure", {}).get("name") == name:
-            drawing = next(
-                "".join(output.data["image/svg+xml"])
-                for output in cell.outputs
-                if "image/svg+xml" in output.get("data", {})
-            )
-            return (
-                "data:image/svg+xml;base64," + base64.b64encode(drawing.encode()).decode(),
-                shown["image"]["alt"],
-                re.match(r"\*\*.+?\*\*", shown["figure"]["caption"])[0],
-            )
-    raise ExtensionError(f"surprise: figure must be one of {chapter}, got {name}")
 
 
 class Surprise(Directive):
@@ -44,17 +26,40 @@ class Surprise(Directive):
     has_content = True
     option_spec = dict.fromkeys(("chapter", "figure", "measure"), directives.unchanged_required)
 
+    def wrong(self, what: str) -> ExtensionError:
+        """What ends the build, with the page and the claim where it stands."""
+        return ExtensionError(f"{self.env.docname}: surprise {self.arguments[0]}: {what}")
+
+    def figure(self, chapter: str, name: str) -> tuple[str, str, str]:
+        """A figure of a chapter by its name: an address that holds the drawing, its description, its finding."""
+        for cell in nbformat.read(notebook(chapter), 4).cells:
+            shown = cell.metadata.get("mystnb", {})
+            if shown.get("figure", {}).get("name") == name:
+                data = [output.get("data", {}) for output in cell.outputs]
+                drawings = ["".join(one["image/svg+xml"]) for one in data if "image/svg+xml" in one]
+                finding = re.match(r"\*\*.+?\*\*", shown["figure"].get("caption", ""))
+                if not (drawings and finding and "alt" in shown.get("image", {})):
+                    raise self.wrong(f"{name} must be an SVG with alt and a caption that begins in bold")
+                address = "data:image/svg+xml;base64," + base64.b64encode(drawings[0].encode()).decode()
+                return address, shown["image"]["alt"], finding[0]
+        raise self.wrong(f"figure must be one of {chapter}, got {name}")
+
     def text(self) -> list[str]:
-        claim, chapter = claims.registry()[self.arguments[0]], self.options["chapter"]
+        claim, chapter = claims.registry().get(self.arguments[0]), self.options.get("chapter")
+        if claim is None:
+            raise self.wrong("no such claim")
+        if lacking := [name for name in self.option_spec if name not in self.options]:
+            raise self.wrong(f"it needs {', '.join(lacking)}")
+        if chapter not in chapters():
+            raise self.wrong(f"chapter must be one of the book, got {chapter}")
         kind = claims.style(claim.verdict)
         kills = [kill for anchor, kill in seen_to_fail(chapter).items() if self.options["measure"] in anchor]
         if len(kills) != 1:
             got = f"{self.options['measure']!r}, in {len(kills)} of them"
-            raise ExtensionError(f"surprise: measure must be in one broken anchor of {chapter}, got {got}")
-        address, alt, finding = figure(chapter, self.options["figure"])
+            raise self.wrong(f"measure must be in one broken anchor of {chapter}, got {got}")
+        address, alt, finding = self.figure(chapter, self.options["figure"])
         return [
-            f"**“{claim.statement}”** "
-            f'<span class="claim-{kind}"><span class="claim-verdict">{VERDICTS[kind]}</span></span>',
+            f'**“{claim.statement}”** <span class="claim-verdict claim-{kind}">{VERDICTS[kind]}</span>',
             "",
             f"```{{figure}} {address}",
             f":alt: {alt}",
