@@ -37,6 +37,13 @@ addEventListener("load", () => {
 });
 addEventListener("resize", reachable);
 
+// A tip closes when its word loses the focus: the keyboard must not go into it.
+if (typeof tippy !== "undefined") {
+  const held = "a, pre, .math, .tippy-content";
+  const closed = tip => { for (const e of tip.popper.querySelectorAll(held)) e.tabIndex = -1; };
+  tippy.setDefaultProps({ onMount: closed });
+}
+
 // On paper nothing can be opened, and the dark theme would cost ink: folded code prints open, every page light.
 // (sphinx-togglebutton opens exercises and solutions.)
 const asRead = [];
