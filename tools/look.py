@@ -188,7 +188,7 @@ def tools(command: str = "make look"):
 
 
 @functools.cache
-def places(page: Path) -> set[str]:
+def anchors(page: Path) -> set[str]:
     """What a link can lead to in a page."""
     return {html.unescape(name) for name in re.findall(r'\sid="([^"]*)"', page.read_text(encoding="utf-8"))}
 
@@ -206,7 +206,7 @@ class Look:
         if where not in places:
             places.append(where)
 
-    def all(self, where: str, what: str, elements: Sequence[str]) -> None:
+    def several(self, where: str, what: str, elements: Sequence[str]) -> None:
         """Keep what is wrong with some elements, of which the first is shown."""
         if elements:
             more = f", and {len(elements) - 1} more" if len(elements) > 1 else ""
@@ -251,16 +251,16 @@ class Look:
             self.note(where, f"{state['wide']} px wider than the window")
         if state["math"] or state["merror"]:
             self.note(where, f"{state['math']} equations not rendered, {state['merror']} with an error")
-        self.all(where, "is cut off", state["cut"])
-        self.all(where, "does not load", state["images"])
-        self.all(where, "has no alternative text", state["wordless"])
+        self.several(where, "is cut off", state["cut"])
+        self.several(where, "does not load", state["images"])
+        self.several(where, "has no alternative text", state["wordless"])
 
     async def links(self, page, where: str) -> None:
         """Each link inside the book leads to a page, and to a place in it."""
         for link in await page.evaluate(LINKS):
             path, _, place = unquote(link).partition("#")
             target = self.folder / (path or "index.html")
-            if not target.is_file() or (place and place not in places(target)):
+            if not target.is_file() or (place and place not in anchors(target)):
                 self.note(where, f"link leads nowhere: {link}")
 
     async def rules(self, page, where: str) -> None:
@@ -288,7 +288,7 @@ class Look:
             if stop["end"]:
                 break
         for what, elements in wrong.items():
-            self.all(where, what, elements)
+            self.several(where, what, elements)
 
     async def paint(self, page) -> float:
         """After how many milliseconds a page showed something."""

@@ -25,17 +25,18 @@ if (typeof Search !== "undefined") {
 }
 
 // What is wider than its box scrolls inside it. The keyboard can scroll it only if it can have the focus.
-function reachable() {
-  for (const box of document.querySelectorAll(".bd-article *")) {
+function reachable(where = document) {
+  for (const box of where.querySelectorAll(".bd-article *")) {
     if (box.scrollWidth > box.clientWidth && /auto|scroll/.test(getComputedStyle(box).overflowX)) box.tabIndex = 0;
   }
 }
 
 addEventListener("load", () => {
   const typeset = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
-  typeset.then(reachable);
+  typeset.then(() => reachable());
 });
-addEventListener("resize", reachable);
+addEventListener("resize", () => reachable());
+addEventListener("toggle", event => reachable(event.target), true);  // what was folded had no width
 
 // A tip closes when its word loses the focus: the keyboard must not go into it.
 if (typeof tippy !== "undefined") {
