@@ -36,7 +36,12 @@ addEventListener("load", () => {
   typeset.then(() => reachable());
 });
 addEventListener("resize", () => reachable());
-addEventListener("toggle", event => reachable(event.target), true);  // what was folded had no width
+// What is folded has another width, or none: code by the theme, solutions by an extension.
+addEventListener("toggle", event => reachable(event.target), true);
+addEventListener("click", event => {
+  const solution = event.target.closest(".toggle");
+  if (solution) reachable(solution);
+});
 
 // A tip closes when its word loses the focus: the keyboard must not go into it.
 if (typeof tippy !== "undefined") {
