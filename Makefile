@@ -11,10 +11,10 @@ PAGE ?=
 PAPER ?= a4
 export PYTHONHASHSEED = 0
 
-.PHONY: help book test doctor chapter notebooks run mutants lab lock bench look pdf epub repo lint clean
+.PHONY: help book test test-browser doctor chapter notebooks run mutants lab lock bench look pdf epub repo lint clean
 
 help:           ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 # PyPI's torch for Linux brings gigabytes of CUDA libraries. Without an NVIDIA driver the same version comes from
 # PyTorch's own index, as 2.13.0+cpu, which pip prefers. Whoever has told pip where to look is left alone.
@@ -35,6 +35,10 @@ book: .venv/.ready      ## build the book: _build/html/index.html
 
 test: .venv/.ready      ## all tests: library, files, style, every notebook against its outputs (or one, NB=…)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(FILES),-n 2 --dist loadscope)
+
+test-browser: .venv/.ready      ## what `make look` does, a test for each page of the built book, and for each check
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-look.txt
+	LOOK=all $(BIN)/python -m pytest -n 2 tests/browser
 
 doctor: .venv/.ready    ## does the book run here? packages, device, data, and which chapters stop at what
 	$(BIN)/python tools/doctor.py

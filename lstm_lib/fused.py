@@ -21,7 +21,7 @@ products and all (:mod:`lstm_lib.kernels`). Elsewhere, and for other
 units, it is some of PyTorch's operations. Then each da is dh or dc times a factor that only the forward pass
 knows: the unit forms these factors for a whole block at once, and a step back is a few products with them.
 
-To follow one number from the loss to an entry of W_hh, begin in :meth:`_Sweep.backward`. ``grads`` holds what the
+To follow one number from the loss to an entry of W_hh, begin in ``_Sweep.backward``. ``grads`` holds what the
 loss alone sends to each h_t and c_t; ``carried`` holds dh and dc as they come back through the steps after. The
 unit's ``backward`` adds the two and turns them into da, in ``d``, step by step from the last; da V is the next dh.
 After each block of steps, the engine adds h_{t-1}ᵀ da, over its steps and its batch, to ``dv``. This is the
@@ -231,7 +231,7 @@ def _learns(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def _readable_backward(unit: "Unit", tensors: tuple, grads: tuple) -> list[Tensor | None]:
-    """What :meth:`_Sweep.backward` computes, slower: differentiable as often as one likes, and under any vmap."""
+    """What ``_Sweep.backward`` computes, slower: differentiable as often as one likes, and under any vmap."""
     _, _, v, _, *rest = tensors
     if tensors[0] is None:  # zeros in its place, to be added to: the derivative is the same
         lead = unit.by_name(rest)["source_x"].shape[:-1]

@@ -4,7 +4,7 @@ An operation of PyTorch costs about a microsecond before it touches a number, an
 Here a step forward is one call, :func:`forward`, and a step back another, :func:`backward`; the variants of
 :class:`lstm_lib.cells.LSTMVariant` have theirs, :func:`forward_variant` and :func:`backward_variant`. They read
 and write numpy's views of PyTorch's memory. The products W x stay PyTorch's, but where they are so small that to
-ask for them takes longer: there :func:`forward_small` and its like walk through many steps in one call.
+ask for them takes longer: there ``forward_small`` and its like walk through many steps in one call.
 
 Each loop runs over the units of one sequence and computes one equation; the compiler makes vector instructions of
 it. It may join a product and a sum into one operation, and nothing else: a NaN stays a NaN, and −0 stays −0.

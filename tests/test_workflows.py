@@ -95,14 +95,14 @@ def test_called_workflows_exist_and_can_be_called():
 
 
 def test_every_make_target_exists():
-    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-    used = {target for step in STEPS for target in re.findall(r"\bmake ([a-z]+)", step.get("run", ""))}
-    assert {"book", "test", "run", "repo", "pdf", "epub"} <= used <= targets
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    used = {target for step in STEPS for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
+    assert {"book", "test", "test-browser", "run", "repo", "pdf", "epub"} <= used <= targets
 
 
 def test_pip_cache_depends_on_what_is_installed():
     setups = [step["with"] for step in STEPS if step.get("uses", "").startswith("actions/setup-python@")]
-    assert len(setups) == 7
+    assert len(setups) == 8
     for setup in setups:
         assert setup["cache"] == "pip"
         assert setup["cache-dependency-path"].split() == ["requirements.txt", "pyproject.toml"]
@@ -146,6 +146,15 @@ def test_all_tests_of_layers_run_on_both():
 def test_linux_and_macos_run_the_two_commands():
     assert [line for line in commands("test/make") if "make" in line] == ["make book", "make test"]
     assert "requirements-print.txt" in script("test/make", "pip install"), "or no test makes a PDF"
+
+
+def test_every_page_is_looked_at():
+    index, *run = commands("test/browser")
+    assert index == script("test/make", "PIP_EXTRA_INDEX_URL")
+    assert run == ["make book", "make test-browser"]
+    recipe = MAKEFILE.partition("\ntest-browser:")[2].partition("\n\n")[0]
+    assert "requirements-look.txt" in recipe
+    assert "LOOK=all" in recipe
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make itself says what the recipes are")

@@ -25,17 +25,30 @@ if (typeof Search !== "undefined") {
 }
 
 // What is wider than its box scrolls inside it. The keyboard can scroll it only if it can have the focus.
-function reachable() {
-  for (const box of document.querySelectorAll(".bd-article *")) {
+function reachable(where = document) {
+  for (const box of where.querySelectorAll(".bd-article *")) {
     if (box.scrollWidth > box.clientWidth && /auto|scroll/.test(getComputedStyle(box).overflowX)) box.tabIndex = 0;
   }
 }
 
 addEventListener("load", () => {
   const typeset = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
-  typeset.then(reachable);
+  typeset.then(() => reachable());
 });
-addEventListener("resize", reachable);
+addEventListener("resize", () => reachable());
+// What is folded has another width, or none: code by the theme, solutions by an extension.
+addEventListener("toggle", event => reachable(event.target), true);
+addEventListener("click", event => {
+  const solution = event.target.closest(".toggle");
+  if (solution) reachable(solution);
+});
+
+// A tip closes when its word loses the focus: the keyboard must not go into it.
+if (typeof tippy !== "undefined") {
+  const held = "a, pre, .math, .tippy-content";
+  const closed = tip => { for (const e of tip.popper.querySelectorAll(held)) e.tabIndex = -1; };
+  tippy.setDefaultProps({ onMount: closed });
+}
 
 // On paper nothing can be opened, and the dark theme would cost ink: folded code prints open, every page light.
 // (sphinx-togglebutton opens exercises and solutions.)
