@@ -346,7 +346,9 @@ def test_a_surprise_that_lacks_something_names_its_page_and_its_claim(monkeypatc
     about = {"mystnb": {"figure": {"name": "fig-a", "caption": caption}, "image": {"alt": "A line."}}}
     drawn = [nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"})] if caption == "Found." else []
     cell = nbformat.v4.new_code_cell(metadata=about, outputs=drawn)
-    monkeypatch.setattr(nbformat, "read", lambda *_: nbformat.v4.new_notebook(cells=[cell]))
+    made = nbformat.v4.new_notebook(cells=[cell])
+    # nbformat itself stays: others remember what they have read with it.
+    monkeypatch.setattr(surprises, "nbformat", SimpleNamespace(read=lambda *_: made))
     monkeypatch.setattr(surprises.Surprise, "env", SimpleNamespace(docname="book/intro"))
     one = object.__new__(surprises.Surprise)
     one.arguments, one.options, one.content = [claim], options, []
