@@ -259,14 +259,14 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
             through.copy_(times(seen, v.transpose(-1, -2)))
         if is_small(work["c_0"]):
             kernels().backward_variant_small(ends(steps), array(v.T, 2), mask_of(work, "drop_h"), *arrays)
-            steps = range(0)
-        for k, (t, sums) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=False)))):
-            step(t, k, *arrays)
-            multiply(sums, v, out=dh)
-            if drop is not None:
-                dh *= drop[k]
-            if past is not None:
-                dh += past
+        else:
+            for k, (t, sums) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
+                step(t, k, *arrays)
+                multiply(sums, v, out=dh)
+                if drop is not None:
+                    dh *= drop[k]
+                if past is not None:
+                    dh += past
         for name, total in extra.items():
             total += found[name]
             found[name].zero_()
