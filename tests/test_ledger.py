@@ -336,7 +336,7 @@ ALL = {"chapter": "gates/vanishing_gradients", "figure": "fig-a", "measure": "a0
     [
         ("A99", ALL, "**Found.**", "no such claim"),
         ("A01", {"figure": "fig-a"}, "**Found.**", "it needs chapter, measure"),
-        ("A01", ALL | {"chapter": "gates/none"}, "**Found.**", "chapter must be one of the book, got gates/none"),
+        ("A01", ALL | {"chapter": "gates/none"}, "**Found.**", "chapter must have a notebook, got gates/none"),
         ("A01", ALL | {"measure": "none"}, "**Found.**", "measure must be in one broken anchor"),
         ("A01", ALL, "Found.", "fig-a must be an SVG with alt and a caption that begins in bold"),
         ("A01", ALL, "**Found.**", "fig-a must be an SVG with alt and a caption that begins in bold"),
