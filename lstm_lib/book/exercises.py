@@ -29,9 +29,9 @@ class Rule:
     hint : str
         Leads on from a wrong answer, and does not tell the right one.
     equals : number, str, or list of numbers
-        The one answer. A whole number is met exactly; of a word, capitals do not count.
+        The one answer. A whole number by itself is met exactly; of a word, capitals do not count.
     rtol : float
-        How far a number with a fraction may be off, as a share of its size.
+        How far a number with a fraction, or any number of a list, may be off, as a share of its size.
     below, above, within
         A bound in place of ``equals``, as in :class:`lstm_lib.book.claims.Bound`.
 
