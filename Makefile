@@ -29,7 +29,6 @@ CPU_ONLY = $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null
 	touch $@
 
 book: .venv/.ready      ## build the book: _build/html/index.html
-	@rm -f _build/.made
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@touch _build/.made      # the tests look at this book as long as no source is newer
 
