@@ -163,3 +163,55 @@ def test_an_interrupt_ends_the_run_in_one_line(book):
     assert process.returncode == 1
     assert "stopped; what was finished before is kept" in told
     assert "Traceback" not in told
+
+
+@pytest.fixture
+def scheduler(book):
+    """A Dask scheduler with two workers for the book."""
+    pytest.importorskip("distributed", reason="Dask is for those who have several machines")
+    where = book / "scheduler.json"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(book / "tools"), *sys.path])}
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
+    command += ["--scheduler-file", where]
+    started = [subprocess.Popen(command, cwd=book, env=environment, start_new_session=True)]
+    try:
+        while not (where.exists() and where.read_text()):
+            assert started[0].poll() is None
+            time.sleep(0.1)
+        address = json.loads(where.read_text())["address"]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard"]
+        command += ["--nworkers", "2", "--nthreads", "1"]
+        started.append(subprocess.Popen(command, cwd=book, env=environment, start_new_session=True))
+        yield address
+    finally:
+        for process in reversed(started):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+def test_a_cluster_records_the_same_and_survives_the_end_of_a_worker(book, scheduler):
+    here = run(book)
+    assert here.returncode == 0, here.stderr
+    expected = results(book)
+    put(  # the second line ends the worker, which is the kernel's parent, the first time that it runs
+        book,
+        "import os, pathlib, signal\nflag = pathlib.Path('was_here')",
+        "if not flag.exists():\n    flag.touch()\n    os.kill(os.getppid(), signal.SIGKILL)",
+        'run.claim("A02", "a number", [seed, 1], below=2)',
+        "run.glue('error', 0.25)",
+    )
+    done = run(book, "--dask", scheduler)
+    assert done.returncode == 0, done.stderr
+    assert (book / "notebooks" / "gates" / "was_here").exists()
+    changing = {"date", "seconds", "source", "host_peak_bytes"}
+    for name in expected.keys() - changing:
+        assert results(book)[name] == expected[name], name
+
+
+def test_a_cluster_that_is_not_there_is_named(book):
+    pytest.importorskip("distributed")
+    for address in ("tcp://127.0.0.1:9", "nowhere"):
+        done = run(book, "--dask", address)
+        assert done.returncode != 0
+        assert f"--dask must be the address of a scheduler that runs, got {address}" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -134,6 +134,7 @@ def main() -> None:
         help="one more parameter of the chapters, such as -p seed 3",
     )
     parser.add_argument("--jobs", type=int, help="how many at a time (one on a GPU, else one per core)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="run them on the workers of this Dask scheduler instead")
     parser.add_argument("--cell-timeout", type=int, default=1800, help="seconds that one cell may take")
     parser.add_argument("--again", action="store_true", help="run what is done already, too")
     options = parser.parse_args()
@@ -157,7 +158,7 @@ def main() -> None:
         print(f"{name}: done before (--again runs it once more)")
     failed = []
     jobs_at_a_time = options.jobs or (1 if device.type == "cuda" else os.cpu_count())
-    with workers.pool(jobs_at_a_time) as pool:
+    with workers.cluster(options.dask) if options.dask else workers.pool(jobs_at_a_time) as pool:
         jobs = {pool.submit(execute, name, parameters, options.cell_timeout, out): name for name in waiting}
         for job in as_completed(jobs):
             name = jobs[job]

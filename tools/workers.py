@@ -1,11 +1,11 @@
-"""Chapters side by side, each in a process of its own; an interrupt ends all of them, in one line."""
+"""Chapters side by side, each in a process of its own, here or elsewhere; an interrupt ends all of them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
 if multiprocessing.current_process().name != "MainProcess":  # parent_process() is not known yet at this point
@@ -38,4 +38,41 @@ def pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():
                 process.kill()  # its kernel sees that its parent is gone, and goes; told to end, it would talk
+            raise SystemExit("stopped; what was finished before is kept") from None
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Executor]:
+    """The workers of a Dask scheduler, wherever they are: what one of them loses by its end, another does.
+
+    Each has this folder, at the same place, and one thread, as a notebook's kernel starts in its chapter's folder;
+    the scheduler and each of them have ``tools`` on their path.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://192.168.0.1:8786``.
+
+    Yields
+    ------
+    Executor
+
+    Raises
+    ------
+    SystemExit
+        If Dask is not installed, or no scheduler answers; on an interrupt, when the tasks are cancelled.
+    """
+    try:
+        from distributed import Client
+
+        client = Client(address, timeout=10)
+    except ImportError:
+        raise SystemExit("--dask needs a package: pip install distributed") from None
+    except (OSError, ValueError):
+        raise SystemExit(f"--dask must be the address of a scheduler that runs, got {address}") from None
+    with client, client.get_executor(pure=False) as executor:
+        try:
+            yield executor
+        except KeyboardInterrupt:
+            executor.shutdown(wait=False)
             raise SystemExit("stopped; what was finished before is kept") from None
