@@ -424,7 +424,7 @@ class Unit:
         *space, views = space
         count = len(steps)
         f, d, through = (part[..., :count, :, :] for part in space)
-        rows, work["v"] = v.shape[-2], v
+        rows = v.shape[-2]
         total = work["total"] = torch.empty_like(carried[0])
         work["wide"] = total.unsqueeze(-2)  # the same numbers, to be multiplied with several blocks at once
         more = self.factors(f, gates, now, before, work, masks)
@@ -587,7 +587,7 @@ class LSTMUnit(Unit):
         return CompiledLSTM(self.cell, self.masks) if can_compile(gates) else self
 
     def parts(self, block):
-        o, i, f, g, y = blocks_of(block, self.count)
+        o, i, f, g, y, *_ = blocks_of(block, self.count)
         return [p.unbind(-3) for p in (block[..., : 3 * o.shape[-1]], o, i, f, g, y)]
 
     def step(self, multiply, pre, vt, parts, before, now, work):
@@ -609,7 +609,7 @@ class LSTMUnit(Unit):
         return f, d, d, [p.unbind(gates.dim() - 3) for p in views]
 
     def factors(self, f, gates, now, before, work, masks):
-        o, i, forget, g, y = blocks_of(gates, self.count)
+        o, i, forget, g, y, *_ = blocks_of(gates, self.count)
         fc, fo, fi, ff, fg, keep = blocks_of(f, 6)
         through_tanh(o, y, grad_input=fc)  # ∂h/∂c = o (1 − tanh²(c))
         through_sigmoid(y, o, grad_input=fo)  # ∂h/∂a_o = tanh(c) o (1 − o)
@@ -636,7 +636,8 @@ class CompiledLSTM(LSTMUnit):
 
     def begin(self, gates, states, work):
         work["step"] = kernels().forward
-        work["arrays"] = [array(split(gates, 5), 5), *(array(s, 4) for s in states), array(work["c_0"], 3)]
+        gates = split(gates, self.count)
+        work["arrays"] = [array(gates, 5), *(array(s, 4) for s in states), array(work["c_0"], 3)]
 
     def forward_views(self, block, rows):
         return block[..., :rows].unbind(-3)
@@ -659,8 +660,8 @@ class CompiledLSTM(LSTMUnit):
     def begin_back(self, space, gates, states, grads, carried, work, extra):
         c, to_h, to_c = states[1], *grads[:2]
         work["step"] = kernels().backward
-        work["arrays"] = [array(split(gates, 5), 5), array(c, 4), array(work["c_0"], 3)]
-        work["arrays"] += [array(g, 4) for g in (to_h, to_c)] + [array(s, 3) for s in carried]
+        work["arrays"] = [array(split(gates, self.count), 5), array(c, 4), array(work["c_0"], 3)]
+        work["arrays"] += [array(g, 4, c) for g in (to_h, to_c)] + [array(s, 3) for s in carried]
         work["arrays"].append(array(split(space, 4), 5))
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
@@ -691,13 +692,14 @@ def ends(steps: range) -> tuple[int, int]:
     return steps.start, steps.stop
 
 
-def array(x: Tensor | None, dims: int) -> np.ndarray:
+def array(x: Tensor | None, dims: int, like: Tensor | None = None) -> np.ndarray:
     """A tensor as the kernels take it, its own memory if it is contiguous; nothing is an array of length 0.
 
-    Networks come first, one where there are no replicas.
+    Networks come first, one where there are no replicas. Nothing, too, has a dtype, that of ``like``: for each
+    combination of dtypes a kernel is compiled anew.
     """
     if x is None:
-        return torch.empty((0,) * dims).numpy()
+        return like.new_empty((0,) * dims).numpy()
     return (x if x.dim() == dims else x.unsqueeze(0)).contiguous().numpy(force=True)
 
 

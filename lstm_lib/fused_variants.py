@@ -27,7 +27,6 @@ from lstm_lib.fused import (
     places,
     room_for,
     through_sigmoid,
-    times,
 )
 
 EPS = 1e-5
@@ -48,6 +47,7 @@ class VariantUnit(LSTMUnit):
         self.without = frozenset({"forget"} if isinstance(cell, cells.LSTM1997) else cell.without)
         self.sources = ("source_x", "source_u", "source_gain", "source_b") * self.layer_norm
         self.gradients += self.layer_norm  # that of what tanh sees of c
+        self.kept += ("v_o", "v_i", "v_f", "v_g") * self.layer_norm  # V h, which is not added as it is
         self.extras = tuple(_VECTORS)[:3] * self.peephole + tuple(_VECTORS)[3:] * self.layer_norm + self.sources
 
     def compiled(self, gates):
@@ -77,13 +77,18 @@ class VariantUnit(LSTMUnit):
 
     # Forward ---------------------------------------------------------------------------------------------------
 
+    def parts(self, block):
+        return super().parts(block) + [sums_of(block).unbind(-3)] * self.layer_norm
+
     def step(self, multiply, pre, vt, parts, before, now, work):
-        oif, o, i, f, g, y, *masks = parts
-        mask = dict(zip(self.masks, masks, strict=True))
+        oif, o, i, f, g, y, *rest = parts
+        mask = dict(zip(self.masks, rest[self.layer_norm :], strict=True))
         (h_0, c_0), (h, c) = before, now
         seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
         if self.layer_norm:
-            pre += _norm(seen @ vt, work["gain"])
+            product = seen @ vt
+            pre += _norm(product, work["gain"])
+            rest[0].copy_(product)
         else:
             multiply(pre, seen, vt)
         if self.peephole:
@@ -129,9 +134,9 @@ class VariantUnit(LSTMUnit):
 
     def factors(self, f, gates, now, before, work, masks):
         super().factors(f, gates, now, before, work, masks)
-        o, i, forget, g, _ = blocks_of(gates, self.count)
+        o, i, forget, g, *_ = blocks_of(gates, self.count)
         fc, fo, fi, ff, fg, keep = blocks_of(f, 6)
-        (_, c), (h_0, c_0) = now, before
+        c, c_0 = now[1], before[1]
         if "zone_c" in masks:
             c = torch.addcmul(forget * c_0, i, g)  # as it was before zoneout: h and the peephole of o saw this
         if "output_activation" in self.without:
@@ -152,7 +157,7 @@ class VariantUnit(LSTMUnit):
 
         more = []
         if self.layer_norm:
-            pre = times(self.seen(h_0, masks), work["v"].transpose(-1, -2))
+            pre = sums_of(gates).contiguous()
             norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
             norm_c = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)
             work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0]}
@@ -215,26 +220,28 @@ class VariantUnit(LSTMUnit):
 class CompiledVariant(VariantUnit, CompiledLSTM):
     """The same, each step in one call of :mod:`lstm_lib.kernels`."""
 
+    def forward_views(self, block, rows):
+        return sums_of(block).unbind(-3) if self.layer_norm else super().forward_views(block, rows)
+
     def begin(self, gates, states, work):
         super().begin(gates, states, work)
-        work["step"], h = kernels().forward_variant, states[0]
-        work["sums"] = h.new_empty((*work["h_0"].shape[:-1], 4 * h.shape[-1])) if self.layer_norm else None
-        work["arrays"] += [array(work["h_0"], 3), array(work["sums"], 3)]
-        work["arrays"] += [array(of_each(work.get(name)), 2) for name in _VECTORS] + self.options(work)
+        work["step"] = kernels().forward_variant
+        work["arrays"] += [array(work["h_0"], 3), *vectors_of(work, gates), *self.options(work)]
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        step, arrays, sums = work["step"], work["arrays"], work["sums"]
+        step, arrays = work["step"], work["arrays"]
         if is_small(work["c_0"]):
             first = steps.start - places(steps, arrays[0]).start
             kernels().forward_variant_small(ends(steps), first, array(vt.T, 2), mask_of(work, "drop_h"), *arrays)
             return now[0].select(-3, -1), now[1].select(-3, -1)
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        add, multiply = (Tensor.addmm_, torch.mm) if vt.dim() == 2 else (add_bmm, torch.bmm)
+        multiply = Tensor.addmm_ if vt.dim() == 2 else add_bmm
+        if self.layer_norm:
+            multiply = put_product
         (h_0, _), (h, c) = before, now
         for j, (t, k) in enumerate(zip(steps, places(steps, arrays[0]), strict=True)):
             last = h.select(-3, j - 1) if j else h_0
-            seen = last if drop is None else last * drop[j]
-            add(views[j], seen, vt) if sums is None else multiply(seen, vt, out=sums)
+            multiply(views[j], last if drop is None else last * drop[j], vt)
             step(t, k, *arrays)
         return h.select(-3, -1), c.select(-3, -1)
 
@@ -242,21 +249,17 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         super().begin_back(space, gates, states, grads, carried, work, extra)
         work["step"] = kernels().backward_variant
         work["past"] = torch.empty_like(carried[0]) if "zone_h" in self.masks else None
-        work["sums"] = room_for(gates, space.shape[-3], 4 * carried[0].shape[-1]) if self.layer_norm else None
+        work["through"] = room_for(gates, space.shape[-3], space.shape[-1]) if self.layer_norm else None
         work["found"] = {name: torch.zeros_like(total) for name, total in extra.items()}  # by a block of steps
-        work["arrays"] += [array(work["past"], 3), array(work["sums"], 4)]
-        work["arrays"] += [array(of_each(work["found"].get(name)), 2) for name in _VECTORS]
-        work["arrays"] += [array(of_each(work.get(name)), 2) for name in _VECTORS] + self.options(work)
+        work["arrays"] += [array(work["past"], 3, gates), array(work["through"], 4, gates)]
+        work["arrays"] += [*vectors_of(work["found"], gates), *vectors_of(work, gates), *self.options(work)]
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
         step, arrays, past, found = work["step"], work["arrays"], work["past"], work["found"]
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
         multiply, dh = torch.mm if v.dim() == 2 else torch.bmm, carried[0]
         d, seen = space[..., : len(steps), :, :], self.seen(before[0], masks)
-        through = d
-        if self.layer_norm:  # W_hh h again: to keep it takes more
-            through = work["sums"][..., : len(steps), :, :]
-            through.copy_(times(seen, v.transpose(-1, -2)))
+        through = work["through"][..., : len(steps), :, :] if self.layer_norm else d
         if is_small(work["c_0"]):
             kernels().backward_variant_small(ends(steps), array(v.T, 2), mask_of(work, "drop_h"), *arrays)
         else:
@@ -278,15 +281,25 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         return [mask_of(work, "zone_h"), mask_of(work, "zone_c"), self.coupled, without]
 
 
+def sums_of(block: Tensor) -> Tensor:
+    """The last four blocks of nine: V h as layer norm finds it."""
+    return block[..., block.shape[-1] // 9 * 5 :]
+
+
+def put_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """out = a b, where ``out`` is not contiguous; bmm's ``out`` has to be."""
+    return torch.mm(a, b, out=out) if a.dim() == 2 else out.copy_(torch.bmm(a, b))
+
+
 def mask_of(work: dict, name: str) -> np.ndarray:
     """A mask as the kernels take it: of one step, where all share it."""
     mask = work.get(name)
-    return array(mask.narrow(-3, 0, 1) if mask is not None and mask.stride(-3) == 0 else mask, 4)
+    return array(mask.narrow(-3, 0, 1) if mask is not None and mask.stride(-3) == 0 else mask, 4, work["c_0"])
 
 
-def of_each(vector: Tensor | None) -> Tensor | None:
-    """A vector of each replica, without the dimension in which it meets a batch."""
-    return None if vector is None else vector.squeeze(-2)
+def vectors_of(named: dict, like: Tensor) -> list[np.ndarray]:
+    """The vectors of each replica as the kernels take them: without the dimension in which they meet a batch."""
+    return [array(named[name].squeeze(-2) if name in named else None, 2, like) for name in _VECTORS]
 
 
 def _norm(x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:

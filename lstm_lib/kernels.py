@@ -16,8 +16,9 @@ it.
 Arrays are C-contiguous and of one dtype, float32 or float64; an option that is off is an array of length 0. The
 first dimension counts networks: the replicas of :func:`torch.func.vmap`, or one. ``gates`` are (networks, steps,
 batch, 5, hidden_size): o, i, f, g and tanh(c), where the forward pass finds the sums W_ih x + W_hh h + b in place
-of the first four. ``h``, ``c`` are (networks, seq_len, batch, hidden_size); ``h_0``, ``c_0``, the states before
-the first step, (networks, batch, hidden_size). What holds a block of steps alone has step ``t`` at place ``k``.
+of the first four; under layer norm, which stands between W_hh h and the sums, it finds W_hh h in four more blocks.
+``h``, ``c`` are (networks, seq_len, batch, hidden_size); ``h_0``, ``c_0``, the states before the first step,
+(networks, batch, hidden_size). What holds a block of steps alone has step ``t`` at place ``k``.
 """
 
 import math
@@ -233,17 +234,16 @@ def _gate(a, gone):
 
 @_compiled
 def forward_variant(
-    t, k, gates, h, c, c_0, h_0, sums, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
+    t, k, gates, h, c, c_0, h_0, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
 ):  # fmt: skip
     """:func:`forward` of any variant.
 
     Parameters
     ----------
-    sums : ndarray
-        W_hh h_{t-1}, where it is normalised before it is added, (networks, batch, 4 × hidden_size), with its
-        ``gain`` (networks, 4 × hidden_size) and that of c, ``gain_c``, ``bias_c`` (networks, hidden_size).
     ci, cf, co : ndarray
         Peephole weights, (networks, hidden_size).
+    gain, gain_c, bias_c : ndarray
+        Layer norm's: of W_hh h_{t-1}, (networks, 4 × hidden_size), and of c, (networks, hidden_size).
     zone_h, zone_c : ndarray
         Zoneout's masks, as ``h``, or of one step for all.
     coupled : bool
@@ -262,7 +262,7 @@ def forward_variant(
         units = range(hidden)
         if len(gain):
             pre = gates[n, k, row].reshape(-1)
-            _normalise(sums[n, row], unit)
+            _normalise(pre[5 * hidden :], unit)
             for j in range(4 * hidden):
                 pre[j] += unit[j] * gain[n, j]
         if len(ci):
@@ -308,7 +308,7 @@ def forward_variant(
 
 @_compiled
 def backward_variant(
-    t, k, gates, c, c_0, to_h, to_c, dh, dc, d, past, sums, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
+    t, k, gates, c, c_0, to_h, to_c, dh, dc, d, past, through, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
     ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
 ):  # fmt: skip
     """:func:`backward` of any variant. A gate that is gone is 1, and so is its own gradient's factor 1 − 1 = 0.
@@ -317,8 +317,9 @@ def backward_variant(
     ----------
     past : ndarray
         Takes what reaches h_{t-1} past the product, by zoneout, (networks, batch, hidden_size).
-    sums : ndarray
-        W_hh h_{t-1} of each step, at ``k``, (networks, steps, batch, 4 × hidden_size); becomes its gradient.
+    through : ndarray
+        Takes the gradient of W_hh h_{t-1}, where that is normalised, at ``k``, (networks, steps, batch,
+        4 × hidden_size).
     d_gain, d_gain_c, d_bias_c, d_ci, d_cf, d_co : ndarray
         Take the gradients of the vectors of the same names: what this step adds to them.
     """
@@ -404,12 +405,13 @@ def backward_variant(
             for j in units:
                 dct[j] += kept[j]
         if len(gain):
-            scale, through, dj = _normalise(sums[n, k, row], unit), sums[n, k, row], d[n, k, row].reshape(-1)
+            scale = _normalise(gates[n, t, row].reshape(-1)[5 * hidden :], unit)
+            dj, to = d[n, k, row].reshape(-1), through[n, k, row]
             for j in range(4 * hidden):
                 d_gain[n, j] += dj[j] * unit[j]
             for j in range(4 * hidden):
-                through[j] = dj[j] * gain[n, j]
-            _normalise_back(through, unit, scale)
+                to[j] = dj[j] * gain[n, j]
+            _normalise_back(to, unit, scale)
 
 
 # Small layers -------------------------------------------------------------------------------------------------
@@ -466,7 +468,7 @@ def backward_small(steps, vt, *arrays):
 @_compiled
 def forward_variant_small(steps, first, v, drop, *arrays):
     """:func:`forward_small` of any variant; ``drop`` is variational dropout's mask, as ``zone_h``."""
-    gates, h, h_0, sums = arrays[0][0], arrays[1][0], arrays[4][0], arrays[5]
+    gates, h, h_0, gain = arrays[0][0], arrays[1][0], arrays[4][0], arrays[8]
     batch, hidden = h_0.shape
     seen = np.empty((batch, hidden), h.dtype)
     for t in range(*steps):
@@ -474,11 +476,12 @@ def forward_variant_small(steps, first, v, drop, *arrays):
         seen[:] = h[t - 1] if t > 0 else h_0
         if len(drop):
             seen *= drop[0, t % drop.shape[1]]
-        if len(sums):
-            sums[:] = 0
-            _add_products(v, seen, sums[0])
+        sums = gates[k].reshape(batch, gates.shape[2] * hidden)
+        if len(gain):
+            sums[:, 5 * hidden :] = 0
+            _add_products(v, seen, sums[:, 5 * hidden :])
         else:
-            _add_products(v, seen, gates[k].reshape(batch, 5 * hidden))
+            _add_products(v, seen, sums)
         forward_variant(t, k, *arrays)
 
 
@@ -486,14 +489,14 @@ def forward_variant_small(steps, first, v, drop, *arrays):
 def backward_variant_small(steps, vt, drop, *arrays):
     """:func:`backward_small` of any variant."""
     start, stop = steps
-    dh, d, past, sums = arrays[5][0], arrays[7][0], arrays[8], arrays[9]
+    dh, d, past, through = arrays[5][0], arrays[7][0], arrays[8], arrays[9]
     batch, hidden = dh.shape
     for t in range(stop - 1, start - 1, -1):
         k = t - start
         backward_variant(t, k, *arrays)
         dh[:] = 0
-        if len(sums):
-            _add_products(vt, sums[0, k], dh)
+        if len(through):
+            _add_products(vt, through[0, k], dh)
         else:
             _add_products(vt, d[k].reshape(batch, 4 * hidden), dh)
         if len(drop):

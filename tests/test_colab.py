@@ -107,6 +107,7 @@ class Machine:
             kernel_name="colab", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(self.folder / "kernels")])
         )
         client = NotebookClient(nb, km=manager, timeout=300, resources={"metadata": {"path": str(folder)}})
+        client.owns_km = True  # and ends the kernel
         return client.execute(env=ENVIRONMENT | {"LSTM_LIB_CACHE": str(self.folder / "data")})
 
 

@@ -57,8 +57,8 @@ units = pytest.mark.parametrize(("unit", "options"), PLAIN, ids=name_of)
 
 @pytest.fixture
 def small_blocks(request, monkeypatch):
-    """Two steps of this module's LSTM to a block, or as many as a test asks for: a sequence of five has three."""
-    monkeypatch.setattr(fused, "BLOCK", getattr(request, "param", 2) * BATCH * 5 * HIDDEN * 8)
+    """Two steps to a block, or as many as a test asks for: a sequence of five has three."""
+    monkeypatch.setattr(fused, "_block_length", lambda x, numbers: getattr(request, "param", 2))
 
 
 block_sizes = pytest.mark.parametrize("small_blocks", [1, 2], indirect=True)

@@ -190,7 +190,8 @@ def numbers(*shape, dtype=torch.float64):
 
 @pytest.mark.parametrize("options", [{}, *VARIANTS], ids=lambda options: "+".join(options) or "plain")
 def test_the_compiled_step_and_pytorchs_operations_give_the_same(options, small, calls, monkeypatch):
-    monkeypatch.setattr(fused, "BLOCK", 2 * 4 * 5 * 5 * 8)  # several blocks
+    blocks = 9 if options.get("layer_norm") else 5
+    monkeypatch.setattr(fused, "BLOCK", 2 * 4 * 5 * blocks * 8)  # two steps
     layer, x = layer_of(**options), numbers(7, 4, 3)
     compiled = swept(layer, x)
     kind = "_variant" * bool(options) + "_small" * small
@@ -202,6 +203,16 @@ def test_the_compiled_step_and_pytorchs_operations_give_the_same(options, small,
     assert sum(calls.values()) == 2 * expected
     for ours, theirs in zip(compiled, operations, strict=True):
         agree(ours, theirs)
+
+
+def test_a_kernel_is_compiled_once_for_each_precision(small):
+    """Not for each combination of options: that takes seconds, each time."""
+    for dtype in (torch.float64, torch.float32):
+        for options in ({}, *VARIANTS):
+            swept(layer_of(dtype=dtype, **options), numbers(7, 4, 3, dtype=dtype))
+    for step in ("forward", "backward"):
+        for kind in ("", "_variant"):
+            assert len(getattr(kernels, step + kind + "_small" * small).signatures) == 2
 
 
 @pytest.mark.parametrize("options", TIED, ids=lambda options: "+".join(options))
