@@ -13,7 +13,7 @@ import jsonschema
 import nbformat
 import pytest
 
-from chapters import ROOT, chapters
+from chapters import ROOT, chapters, notebook
 from lstm_lib.book.claims import Evidence
 from lstm_lib.book.notebook import processor
 from notebooks import METADATA
@@ -34,6 +34,24 @@ def test_a_committed_run_is_whole_and_stands_where_it_says(path):
     assert run["chapter"] in chapters()
     for one in run["evidence"]:
         Evidence.from_json(one).check()
+
+
+def test_spoken_digits_says_what_its_full_run_recorded():
+    [text] = [
+        " ".join(cell.source.split())
+        for cell in nbformat.read(notebook("applications/spoken_digits"), 4).cells
+        if cell.cell_type == "markdown" and "the full scale" in cell.source
+    ]
+    [path] = ROOT.glob("results/*/full/applications/spoken_digits.json")
+    run = json.loads(path.read_text(encoding="utf-8"))
+    blind, warping = (one["values"][0] for one in run["evidence"])
+    assert "with 128 units, 1,500 steps and ten seeds" in text
+    assert all("1,500 steps" in one["measure"] for one in run["evidence"])
+    assert run["figures"]["spoken-digits-splits"] == 10
+    assert "little more than half the errors of the blind neighbour" in text
+    assert 0.5 < blind < 0.6
+    assert "still nearly twice those of warping" in text
+    assert 1.8 < warping < 2
 
 
 def chapter(*cells: str) -> nbformat.NotebookNode:
