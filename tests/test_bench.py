@@ -187,18 +187,17 @@ def test_the_rivals_in_making_it_fast_are_those_of_the_recorded_bench():
         """The shapes where one way is ahead by more than a tenth."""
         return [s for s, a, b in zip(bench.SHAPES, ones, others, strict=True) if a / b < 0.9]
 
-    assert "strays from 1 by less than a tenth" in said
-    assert max(abs(ratio - 1) for ratio in plain) < 0.1
+    assert "strays from 1 by up to an eighth or so" in said
+    assert max(abs(ratio - 1) for ratio in plain) < 0.15
     kernel = [1.0] * len(jax)
-    assert "level with the kernel with 256 units, and elsewhere behind it by less than a third" in said
-    assert not ahead(engine, kernel)
-    assert {shape[3] for shape in bench.SHAPES if shape not in ahead(kernel, engine)} == {256}
+    assert "level with the kernel on some shapes, and on none behind it by as much as a third" in said
+    assert 0 < sum(0.9 < ratio < 1.1 for ratio in engine) < 6
     assert max(engine) < 4 / 3
     assert "JAX, held to one thread, is behind both on all six" in said
     assert len(ahead(kernel, jax)) == len(ahead(engine, jax)) == 6
-    assert "stays within a quarter of the hoisted loop's time, now below it, now above" in said
+    assert "stays within a quarter of the hoisted loop's time" in said
     quotients = [a / b for a, b in zip(script, python, strict=True)]
-    assert 0.75 < min(quotients) < 1 < max(quotients) < 1.25
+    assert 0.75 < min(quotients) <= max(quotients) < 1.25
 
 
 @pytest.mark.parametrize("training", [False, True])
