@@ -216,3 +216,37 @@ def test_a_chapter_that_fails_as_it_is_is_not_broken(tmp_path):
     with pytest.raises(ValueError, match="gates/the_cell must pass as it is, got assert x > 1; a number"):
         mutants.record("gates/the_cell", [good], root=tmp_path)
     assert not mutants.target("gates/the_cell", tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("chapter", "mutant", "measure", "told"),
+    [
+        (
+            "variants/ablations",
+            "only the two lowest rates to choose from",
+            "flip-flop of 300 steps after 120 updates",
+            lambda v: f"{100 * v[0]:.0f} % of the steps stay wrong",
+        ),
+        (
+            "variants/ablations",
+            "Elman's cut in the LSTM too",
+            "flip-flop of 300 steps after 120 updates",
+            lambda v: f"({100 * v[0]:.2f} % wrong, in the box's run)".replace("(0", "("),
+        ),
+        *(
+            (
+                "applications/emerging_entities",
+                "an eighth of the steps",
+                f"names in tweets, 2,600 tweets, 5 epochs: F1 where all names are new, {rival} over the BiLSTM",
+                lambda v: f"{min(v):.2f}–{max(v):.2f}",
+            )
+            for rival in ("linear CRF", "rule of capitals")
+        ),
+    ],
+)
+def test_what_prose_says_of_a_mutant_is_in_its_record(chapter, mutant, measure, told):
+    record = json.loads((ROOT / "results" / "mutants" / f"{chapter}.json").read_text(encoding="utf-8"))[mutant]
+    [values] = [one["values"] for one in record["evidence"] if one["measure"].startswith(measure)]
+    cells = nbformat.read(notebook(chapter), 4).cells
+    prose = " ".join(" ".join(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert told(values) in prose
