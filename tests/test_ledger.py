@@ -48,29 +48,42 @@ class Text(HTMLParser):
         self.words.append(data)
 
 
-@pytest.fixture
-def book(tmp_path) -> Path:
+def lay_out(folder: Path) -> Path:
     """The chapters, and one page with the three directives."""
-    for folder in ("tools", "notebooks"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "book" / "_ext").mkdir(parents=True)
-    shutil.copy(ROOT / "book" / "_ext" / "ledger.py", tmp_path / "book" / "_ext")
-    shutil.copy(ROOT / "book" / "references.bib", tmp_path)
-    shutil.copy(ROOT / "_toc.yml", tmp_path)
-    (tmp_path / "lstm_lib" / "book").mkdir(parents=True)
-    shutil.copy(ROOT / "lstm_lib" / "book" / "claims.toml", tmp_path / "lstm_lib" / "book")
-    (tmp_path / "conf.py").write_text(CONF)
-    (tmp_path / "index.md").write_text(
+    for name in ("tools", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "book" / "_ext").mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "_ext" / "ledger.py", folder / "book" / "_ext")
+    shutil.copy(ROOT / "book" / "references.bib", folder)
+    shutil.copy(ROOT / "_toc.yml", folder)
+    (folder / "lstm_lib" / "book").mkdir(parents=True)
+    shutil.copy(ROOT / "lstm_lib" / "book" / "claims.toml", folder / "lstm_lib" / "book")
+    (folder / "conf.py").write_text(CONF)
+    (folder / "index.md").write_text(
         "# Ledger\n\n"
         + "".join(
             f"```{{{directive}}}\n```\n\n"
             for directive in ("claims-count", "claims-filter", "claims-ledger", "run-times", "bibliography")
         )
     )
-    (tmp_path / "article.md").write_text(
+    (folder / "article.md").write_text(
         "---\norphan: true\n---\n\n# Article\n\n```{article-strip}\n```\n\n```{article-tables}\n```\n"
     )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def book(tmp_path) -> Path:
+    return lay_out(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> dict[str, str]:
+    """The ledger and the article's page, from the chapters as they are."""
+    folder = lay_out(tmp_path_factory.mktemp("built"))
+    done, said = build(folder)
+    assert done, said
+    return {name: (folder / "out" / f"{name}.html").read_text() for name in ("index", "article")}
 
 
 def build(book: Path) -> tuple[bool, str]:
@@ -93,10 +106,8 @@ def edit(book: Path, chapter: str, change) -> None:
     path.write_text(json.dumps(nb))
 
 
-def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
-    built, page = build(book)
-    assert built, page
-    text = Text(page)
+def test_every_claim_is_shown_and_every_measure_leads_to_its_place(built):
+    text = Text(built["index"])
     evidence = [one for name in chapters() for one in from_notebook(notebook(name))]
     tested = {one.claim for one in evidence}
     count = re.sub(r"\s+", " ", " ".join(text.words))
@@ -112,10 +123,8 @@ def test_every_claim_is_shown_and_every_measure_leads_to_its_place(book):
         assert one.measured in text.words
 
 
-def test_the_article_is_shown_whole_and_in_its_own_order(book):
-    built, said = build(book)
-    assert built, said
-    soup = BeautifulSoup((book / "out" / "article.html").read_text(), "html.parser")
+def test_the_article_is_shown_whole_and_in_its_own_order(built):
+    soup = BeautifulSoup(built["article"], "html.parser")
     rows = {row.a.text: row for row in soup.select("tbody tr")}
     of_the_article = [claim for claim in registry().values() if claim.source.startswith("article")]
     section = {claim.id: [int(n) for n in re.findall(r"\d", claim.source)] for claim in of_the_article}
@@ -139,9 +148,8 @@ def test_the_article_is_shown_whole_and_in_its_own_order(book):
     assert first == sum(numbers) == len(of_the_article)
 
 
-def test_the_filters_of_the_ledger_know_each_claim(book):
-    built, page = build(book)
-    assert built, page
+def test_the_filters_of_the_ledger_know_each_claim(built):
+    page = built["index"]
     soup = BeautifulSoup(page, "html.parser")
     choices = {
         select["name"]: {option["value"] for option in select("option")} - {""}
