@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from chapters import ROOT
@@ -13,10 +14,15 @@ def git(*arguments: str, at: Path) -> str:
     return subprocess.run([*command, *arguments], cwd=at, check=True, capture_output=True, text=True).stdout
 
 
-def clone(folder: Path) -> Path:
-    """Copy what git knows or would add into ``folder``, commit it there, and return the folder."""
+def clone(folder: Path, only: Iterable[str] | None = None) -> Path:
+    """Copy what git knows or would add into ``folder``, commit it there, and return the folder.
+
+    Of the chapters, it has ``only`` these, where they are named: all of them are many megabytes.
+    """
+    kept = None if only is None else {f"notebooks/{chapter}.ipynb" for chapter in only}
     for name in git("ls-files", "--cached", "--others", "--exclude-standard", "-z", at=ROOT).split("\0"):
-        if name and (ROOT / name).is_file():  # not what is deleted but not committed yet
+        left_out = kept is not None and name.endswith(".ipynb") and name not in kept
+        if name and (ROOT / name).is_file() and not left_out:  # nor what is deleted but not committed yet
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     git("init", "--quiet", "--initial-branch=main", at=folder)

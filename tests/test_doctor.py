@@ -1,5 +1,8 @@
 """The doctor tells what is missing, and which chapters that stops."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -10,10 +13,18 @@ from chapters import ROOT, chapters, notebook
 from lstm_lib.book import datasets
 
 
+@pytest.fixture(scope="module")
+def needs() -> dict[Path, tuple[set[str], set[str]]]:
+    """What each chapter needs; to find it in all of them takes seconds."""
+    return {path: doctor.needs(nbformat.read(path, 4)) for path in map(notebook, chapters())}
+
+
 @pytest.fixture
-def away(monkeypatch) -> set[str]:
-    """Data sets that no road gives; nothing is fetched for the others."""
+def away(monkeypatch, needs) -> set[str]:
+    """Data sets that no road gives; nothing is fetched for the others, and no chapter read again."""
     names = set()
+    monkeypatch.setattr(doctor, "nbformat", SimpleNamespace(read=lambda path, as_version: path))
+    monkeypatch.setattr(doctor, "needs", needs.get)
 
     def load(name):
         if name in names:
@@ -40,9 +51,8 @@ def test_what_a_chapter_needs_is_read_from_its_code():
     assert doctor.needs(nb) == ({"optuna", "scikit-learn"}, {"traffic"})
 
 
-def test_every_data_set_is_some_chapter_s_need():
-    needs = [doctor.needs(nbformat.read(notebook(chapter), as_version=4))[1] for chapter in chapters()]
-    assert set().union(*needs) == set(datasets.names())
+def test_every_data_set_is_some_chapter_s_need(needs):
+    assert set().union(*(data for _, data in needs.values())) == set(datasets.names())
 
 
 def test_nothing_missing_is_nothing_stopped(away, capsys, monkeypatch):

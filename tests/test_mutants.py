@@ -1,7 +1,10 @@
 """The list of mutants fits the chapters, its records are whole, and the runner tells a kill from an error."""
 
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import jsonschema
@@ -9,6 +12,7 @@ import nbformat
 import pytest
 
 import mutants
+import workers
 from chapters import ROOT, chapters, notebook
 from lstm_lib.book.claims import Bound, Evidence, from_notebook
 from lstm_lib.book.mutants import Mutant, fingerprint, registry
@@ -122,6 +126,15 @@ def book(root, *cells: nbformat.NotebookNode) -> None:
     )
 
 
+@contextmanager
+def threads():
+    """In place of processes, of which each imports PyTorch to start a kernel that does so, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "pool", ThreadPoolExecutor)
+        patch.setattr(os, "environ", os.environ.copy())
+        yield
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The record of a chapter with five mutants, and what the runner complains of."""
@@ -146,7 +159,8 @@ def ran(tmp_path_factory):
         replace(good, name="no number", new="x = float('nan')"),
         replace(good, name="two digits", new="x = 33", breaks={"A04": ["a third"]}),
     ]
-    wrong = mutants.record("gates/the_cell", ours, jobs=2, root=root)
+    with threads():
+        wrong = mutants.record("gates/the_cell", ours, jobs=2, root=root)
     return root, ours, wrong, mutants.recorded("gates/the_cell", root)
 
 
@@ -186,6 +200,7 @@ def test_a_record_is_as_the_schema_says_and_is_not_made_twice(ran):
 
 
 def test_a_run_that_was_cut_off_is_tried_again(ran, tmp_path):
+    """In processes, as `make mutants` does it, which record what threads did."""
     root, ours, _, runs = ran
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     name = ours[0].name
@@ -213,7 +228,8 @@ def test_a_mutant_that_does_not_fit_ends_the_run_and_leaves_the_record(ran):
 
 def test_a_chapter_that_fails_as_it_is_is_not_broken(tmp_path):
     book(tmp_path, code("x = 1"), code('assert x > 1\nrun.claim("A02", "a number", 3, below=2)'))
-    with pytest.raises(ValueError, match="gates/the_cell must pass as it is, got assert x > 1; a number"):
+    said = "gates/the_cell must pass as it is, got assert x > 1; a number"
+    with threads(), pytest.raises(ValueError, match=said):
         mutants.record("gates/the_cell", [good], root=tmp_path)
     assert not mutants.target("gates/the_cell", tmp_path).exists()
 

@@ -223,46 +223,48 @@ def committed() -> nbformat.NotebookNode:
     return nb
 
 
-def run(nb: nbformat.NotebookNode, folder: Path) -> tuple[dict[int, list[str]], str]:
-    """What nbval with the plugin tells of each cell that fails, and all that it prints."""
-    nbformat.write(nb, folder / "nb.ipynb")
+@pytest.fixture(scope="module")
+def told(committed, tmp_path_factory) -> tuple[dict[str, dict[int, list[str]]], str]:
+    """What nbval with the plugin tells of each cell that fails, and all that it prints.
+
+    One run is of the same notebook, and one of it with every cell changed.
+    """
+    changed = copy.deepcopy(committed)
+    for cell, change in zip(changed.cells[1:], CHANGES.values(), strict=False):
+        cell.source = change[1]
+    folder = tmp_path_factory.mktemp("told")
+    nbformat.write(committed, folder / "same.ipynb")
+    nbformat.write(changed, folder / "changed.ipynb")
     (folder / "conftest.py").write_text('pytest_plugins = ["nbval_numbers.plugin"]')
     (folder / "pytest.ini").touch()
     tools = Path(figures.__file__).parent.parent
     options = ["-q", "--nbval", "--nbval-current-env", "--color=no", "-o", f"pythonpath={tools}", "-o", "addopts="]
     options += ["-p", "no:cacheprovider", "-rN"]  # without a summary: where CI is set it repeats every message
-    command = [sys.executable, "-m", "pytest", *options, "nb.ipynb"]
+    command = [sys.executable, "-m", "pytest", *options, "same.ipynb", "changed.ipynb"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    told = {int(k): [] for k in re.findall(r"^_+ nb.ipynb::Cell (\d+) _+$", done.stdout, re.M)}
-    for k, words in re.findall(r"^nb.ipynb, cell (\d+), (.*)$", done.stdout, re.M):
-        told[int(k)].append(words)
-    return told, done.stdout + done.stderr
+    found = {"same": {}, "changed": {}}
+    for name, k in re.findall(r"^_+ (\w+).ipynb::Cell (\d+) _+$", done.stdout, re.M):
+        found[name][int(k)] = []
+    for name, k, words in re.findall(r"^(\w+).ipynb, cell (\d+), (.*)$", done.stdout, re.M):
+        found[name][int(k)].append(words)
+    cells = sum(len(cells) for cells in found.values())
+    assert f"{cells} failed, {2 * len(committed.cells) - cells} passed" in done.stdout, done.stdout + done.stderr
+    return found, done.stdout
 
 
-def test_nothing_is_told_of_the_same_run(committed, tmp_path):
-    told, said = run(committed, tmp_path)
-    assert not told, said
-    assert f"{len(committed.cells)} passed" in said
-
-
-@pytest.fixture(scope="module")
-def changed(committed, tmp_path_factory):
-    """What is told of a run in which every cell is changed."""
-    nb = copy.deepcopy(committed)
-    for cell, change in zip(nb.cells[1:], CHANGES.values(), strict=False):
-        cell.source = change[1]
-    return run(nb, tmp_path_factory.mktemp("changed"))
+def test_nothing_is_told_of_the_same_run(told):
+    assert not told[0]["same"], told[1]
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_change_is_named(changed, what):
-    told, said = changed
+def test_a_change_is_named(told, what):
+    found, said = told
     expected = CHANGES[what][2]
-    assert told.get(list(CHANGES).index(what) + 1, []) == expected, said
+    assert found["changed"].get(list(CHANGES).index(what) + 1, []) == expected, said
 
 
-def test_a_figure_without_description_is_not_compared(changed):
-    assert len(CHANGES) + 1 not in changed[0]
+def test_a_figure_without_description_is_not_compared(told):
+    assert len(CHANGES) + 1 not in told[0]["changed"]
 
 
 def test_descriptions_are_small_and_the_same_each_time():

@@ -1,9 +1,6 @@
 """What the first cell of a chapter promises."""
 
 import ast
-import os
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -84,21 +81,26 @@ def test_claim_shows_its_evidence_before_it_fails(shown):
 
 
 BROKEN = """\
+import os
+os.environ["LSTM_LIB_STRICT"] = {strict!r}
 from lstm_lib.book import notebook
 run = notebook.start("gates/the_cell", device="cpu")
 run.claim("A02", "difference", 2, below=1)
 """
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    manager, client = start_new_kernel()
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.parametrize(("person", "strict", "stops"), [(True, "", False), (False, "", True), (True, "1", True)])
-def test_a_broken_bound_is_a_red_card_for_a_person_and_an_error_for_a_program(person, strict, stops):
-    manager, client = start_new_kernel(env=os.environ | {"LSTM_LIB_STRICT": strict})
-    messages = []
-    try:
-        reply = client.execute_interactive(BROKEN, allow_stdin=person, output_hook=messages.append, timeout=120)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+def test_a_broken_bound_is_a_red_card_for_a_person_and_an_error_for_a_program(kernel, person, strict, stops):
+    code, messages = BROKEN.format(strict=strict), []
+    reply = kernel.execute_interactive(code, allow_stdin=person, output_hook=messages.append, timeout=120)
     assert reply["content"]["status"] == ("error" if stops else "ok")
     (card,) = [m["content"]["data"]["text/html"] for m in messages if m["msg_type"] == "display_data"]
     page = ElementTree.fromstring(card)
@@ -164,15 +166,13 @@ def test_report_tells_memory_and_versions(shown):
 
 
 @pytest.mark.parametrize(("given", "threads"), [(None, 1), ("2", 2)])
-def test_one_thread_unless_the_environment_says_otherwise(given, threads):
-    environ = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    environ |= {"OMP_NUM_THREADS": given} if given else {}
-    code = (
-        "import torch; from lstm_lib.book import notebook; notebook.start('x', device='cpu'); "
-        "print(torch.get_num_threads())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == threads
+def test_one_thread_unless_the_environment_says_otherwise(monkeypatch, given, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    torch.set_num_threads(3)
+    notebook.start("x", device="cpu")
+    assert torch.get_num_threads() == threads
 
 
 def test_bf16_kernel_is_there_where_it_runs():

@@ -2,10 +2,9 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import building
 import pytest
 from bs4 import BeautifulSoup
 
@@ -16,7 +15,7 @@ PARTS = sorted({chapter.partition("/")[0] for chapter in chapters()})
 ASKED = re.compile(r"^````\{question\} (\w+) ?(\S*)\n(.*?)^````$", re.MULTILINE | re.DOTALL)
 
 CONF = """
-import sys; sys.path += ["book/_ext", "tools"]
+import os, sys; sys.path += map(os.path.abspath, ("book/_ext", "tools"))
 extensions = ["myst_nb", "questions"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["deflist"]
@@ -81,11 +80,9 @@ def book(tmp_path) -> Path:
 def build(book: Path, text: str) -> tuple[BeautifulSoup | None, str]:
     """The page, and what Sphinx complained about."""
     (book / "index.md").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "sphinx", "-q", "-E", ".", "out"], cwd=book, capture_output=True, text=True
-    )
+    _, said = building.build(book, "-E")
     page = book / "out" / "index.html"
-    return BeautifulSoup(page.read_text(), "html.parser") if page.exists() else None, done.stderr
+    return BeautifulSoup(page.read_text(), "html.parser") if page.exists() else None, said
 
 
 def test_a_page_mixes_the_answers_and_leads_to_the_experiment(book):

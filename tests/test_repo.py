@@ -59,13 +59,14 @@ def pages(toc: dict | list | str) -> list[str]:
 
 
 CHAPTER = "notebooks/gates/the_cell"
+OTHER = "notebooks/gates/recurrence"
 SMALL = f"""\
 format: jb-book
 root: book/intro
 parts:
   - numbered: true
     chapters:
-      - file: notebooks/gates/recurrence
+      - file: {OTHER}
       - file: {CHAPTER}
   - chapters:
       - file: book/glossary
@@ -76,10 +77,18 @@ parts:
 PAGES = pages(yaml.safe_load(SMALL))
 
 
+def small(folder: Path) -> Path:
+    """A clone of the book that has these pages alone."""
+    clone(folder, only=[page.removeprefix("notebooks/") for page in (OTHER, CHAPTER)])
+    (folder / "_toc.yml").write_text(SMALL, encoding="utf-8")
+    (folder / "book" / "intro.md").write_text("# The article\n", encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def unpublished(tmp_path_factory) -> Path:
     """A clone that is not published."""
-    folder = clone(tmp_path_factory.mktemp("unpublished"))
+    folder = small(tmp_path_factory.mktemp("unpublished"))
     repo.move(setup_cell.PLACEHOLDER, folder)
     git("commit", "--quiet", "--all", "--allow-empty", "--message=not published", at=folder)
     return folder
@@ -95,11 +104,10 @@ def book(unpublished) -> Path:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Path:
     """A clone that is published, and built."""
-    folder = clone(tmp_path_factory.mktemp("published"))
+    folder = small(tmp_path_factory.mktemp("published"))
     done = make_repo(folder, URL)
     assert done.returncode == 0, done.stderr
     assert "\n_config.yml\n" in done.stdout
-    (folder / "_toc.yml").write_text(SMALL, encoding="utf-8")
     build(folder)
     return folder
 
@@ -108,12 +116,17 @@ def published(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_set_up_cell_follows_from_the_settings(path):
-    nb = nbformat.read(path, 4)
+def test_set_up_cell_follows_from_the_settings_and_there_and_back_changes_no_byte(path):
+    text = path.read_text(encoding="utf-8")
+    nb = nbformat.reads(text, nbformat.NO_CONVERT)
     cells = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert cells[0].source == setup_cell.of(nb, setup_cell.repository_url()), "run `make notebooks`"
     assert {"setup", "hide-input"} <= set(cells[0].metadata.tags)
     assert cells[0].outputs == []
+    setup_cell.fill(nb, URL)
+    assert f'url = "{URL}"' in cells[0].source
+    setup_cell.fill(nb, setup_cell.repository_url())
+    assert nbformat.writes(nb) + "\n" == text
 
 
 def test_settings_follow_from_the_address():
@@ -214,7 +227,7 @@ def test_settings_that_are_not_there_once_are_named(old, new, count):
 
 def test_there_and_back_changes_no_byte(book):
     changed = repo.move(URL, book)
-    assert {book / "_config.yml", *(notebook(name, book) for name in chapters())} <= set(changed)
+    assert {book / "_config.yml", *(notebook(name, book) for name in chapters(book))} <= set(changed)
     assert repo.move(URL, book) == []
     repo.move("https://github.com/another/fork", book)
     repo.move(setup_cell.PLACEHOLDER, book)
@@ -256,7 +269,7 @@ def test_address_is_taken_along_wherever_it_is_quoted(book):
 
 def test_set_up_cells_follow(book):
     repo.move(URL, book)
-    for name in chapters():
+    for name in chapters(book):
         nb = nbformat.read(notebook(name, book), 4)
         [cell] = [cell for cell in nb.cells if "setup" in cell.metadata.get("tags", [])]
         assert cell.source == setup_cell.of(nb, URL)
@@ -264,7 +277,7 @@ def test_set_up_cells_follow(book):
 
 
 def test_a_chapter_without_a_set_up_cell_stops_everything(book):
-    path = notebook(chapters()[-1], book)
+    path = notebook(chapters(book)[-1], book)
     nb = nbformat.read(path, 4)
     nb.cells = [cell for cell in nb.cells if "setup" not in cell.metadata.get("tags", [])]
     nbformat.write(nb, path)
@@ -328,9 +341,9 @@ def test_plain_copies_lead_to_the_published_book(published):
 
 
 def test_unpublished_book_leads_nowhere(book):
-    (book / "_toc.yml").write_text(SMALL, encoding="utf-8")
+    (book / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\nchapters: [{{file: {OTHER}}}]\n")
     build(book)
-    for page in PAGES:
+    for page in ("book/intro", OTHER):
         assert list(buttons(book, page)) == ["Download source file"]
     built = "".join(path.read_text(encoding="utf-8") for path in (book / "_build" / "html").rglob("*.html"))
     assert "YOUR_NAME" not in built
