@@ -24,8 +24,9 @@ PATH = re.compile(r"(?:^|[\s\"'(=])(?:/(?:home|root|tmp|usr|opt|mnt|var|Users|pr
 TIMING = re.compile(r"\d ?(?:ms|µs|us|ns)\b|Wall time|CPU times|it/s|per loop")
 
 
-@pytest.fixture(params=BOOK)
+@pytest.fixture(params=BOOK, scope="module")
 def nb(request):
+    """Each chapter in its turn, read once, which no test changes."""
     return nbformat.read(notebook(request.param), 4)
 
 
