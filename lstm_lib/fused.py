@@ -40,7 +40,7 @@ products are one batched product.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
 from types import ModuleType, SimpleNamespace
@@ -60,6 +60,9 @@ BLOCK = 1 << 20
 
 SMALL = 512
 """Numbers of a state, batch × hidden_size, up to which our own products are the faster, by measurement."""
+
+LARGE = 1 << 20
+"""Multiplications in a product beyond which oneDNN makes up for what asking it costs, by measurement."""
 
 through_sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # d · y (1 − y), in one pass
 through_tanh = torch.ops.aten.tanh_backward.grad_input  # d · (1 − y²)
@@ -276,11 +279,11 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None
         return
     x, ut = x.flatten(-3, -2), u.transpose(-1, -2)
     if u.dim() == 3:  # a block of replicas cannot be flattened in place
-        products = torch.bmm(x, ut).view_as(out)
-        out.copy_(products) if b is None else torch.add(products, b[:, None, None], out=out)
+        product = torch.bmm(x, ut).view_as(out)
+        out.copy_(product) if b is None else torch.add(product, b[:, None, None], out=out)
     else:
-        flat = out.flatten(-3, -2)
-        torch.mm(x, ut, out=flat) if b is None else torch.addmm(b, x, ut, out=flat)
+        flat, (put, add) = out.flatten(-3, -2), products(x, ut)
+        put(x, ut, out=flat) if b is None else add(flat.copy_(b), x, ut)
 
 
 def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
@@ -288,7 +291,53 @@ def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
     if u is None or u.dim() == 3:
         out.copy_(d if u is None else times(d, u))
     else:
-        torch.mm(d.flatten(0, 1), u, out=out.flatten(0, 1))
+        d, (put, _) = d.flatten(0, 1), products(d.flatten(0, 1), u)
+        put(d, u, out=out.flatten(0, 1))
+
+
+def products(a: Tensor, w: Tensor) -> tuple[Callable, Callable]:
+    """What gives a w, and what adds it to a total, for any ``a`` of this one's shape and dtype.
+
+    Where oneDNN is the faster, it makes the large ones. Shape and processor decide, no clock: numbers repeat.
+    """
+    if w.dim() == 3:
+        return torch.bmm, add_bmm
+    if (
+        a.shape[-2] * w.numel() > LARGE
+        and a.dtype == w.dtype == torch.float32
+        and w.device.type == "cpu"
+        and type(w) in (Tensor, torch.nn.Parameter)
+        and not torch.jit.is_tracing()
+        and torch.backends.mkldnn.enabled
+        and has_onednn()
+    ):
+        return onednn, add_onednn
+    return torch.mm, Tensor.addmm_
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether this is an AMD processor with AVX-512, which oneDNN uses there, and MKL, behind torch.mm, does not.
+
+    What asks oneDNN is private to PyTorch: where it has gone, all products are torch.mm's.
+    """
+    try:
+        from llvmlite.binding import get_host_cpu_features  # numba brings it; not with the library
+
+        amd = get_host_cpu_features().get("sse4a", False)  # Intel's have no such instructions
+        onednn(torch.ones(1, 1), torch.ones(1, 1))
+    except (ImportError, OSError, AttributeError, TypeError, RuntimeError):
+        return False
+    return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkl.is_available()
+
+
+def onednn(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    product = torch.ops.mkldnn._linear_pointwise.default(a, b.T, None, "none", [], "")
+    return product if out is None else out.copy_(product)
+
+
+def add_onednn(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return total.add_(onednn(a, b))
 
 
 def add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -298,9 +347,8 @@ def add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def _accumulate(total: Tensor, x: Tensor, d: Tensor) -> None:
     """total += xᵀ d, over steps and batch."""
-    (torch.Tensor.addmm_ if total.dim() == 2 else torch.Tensor.baddbmm_)(
-        total, x.flatten(-3, -2).transpose(-1, -2), d.flatten(-3, -2)
-    )
+    x, d = x.flatten(-3, -2).transpose(-1, -2), d.flatten(-3, -2)
+    (products(x, d)[1] if total.dim() == 2 else Tensor.baddbmm_)(total, x, d)
 
 
 def times(d: Tensor, u: Tensor) -> Tensor:
@@ -387,7 +435,7 @@ class Unit:
 
     def forward(self, steps, views, vt, before, now, masks, work):
         """A block of steps, from their projected inputs to their gates and states; gives the last states."""
-        multiply = Tensor.addmm_ if vt.dim() == 2 else add_bmm
+        _, multiply = products(before[0], vt)
         states = zip(*(s.unbind(-3) for s in now), strict=True)
         for new, pre, *parts in zip(states, *views, *map(each_step, masks.values()), strict=False):
             self.step(multiply, pre, vt, parts, before, new, work)
@@ -428,7 +476,7 @@ class Unit:
         total = work["total"] = torch.empty_like(carried[0])
         work["wide"] = total.unsqueeze(-2)  # the same numbers, to be multiplied with several blocks at once
         more = self.factors(f, gates, now, before, work, masks)
-        product, multiply = (torch.mm, Tensor.addmm_) if v.dim() == 2 else (torch.bmm, add_bmm)
+        product, multiply = products(carried[0], v)
         (dh, *dc), dc = carried, (*carried, None)[1]
         grad_h, grad_c = (*outside, None)[:2]
         # Entry k of these reaches the state *before* step k of the block, to which step k sends its own, too.
@@ -643,7 +691,7 @@ class CompiledLSTM(LSTMUnit):
         return block[..., :rows].unbind(-3)
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        step, arrays, multiply = work["step"], work["arrays"], Tensor.addmm_ if vt.dim() == 2 else add_bmm
+        step, arrays, (_, multiply) = work["step"], work["arrays"], products(before[0], vt)
         (h_0, _), (h, c) = before, now
         if is_small(work["c_0"]):
             first = steps.start - places(steps, arrays[0]).start
@@ -665,7 +713,7 @@ class CompiledLSTM(LSTMUnit):
         work["arrays"].append(array(split(space, 4), 5))
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
-        step, arrays, product = work["step"], work["arrays"], torch.mm if v.dim() == 2 else torch.bmm
+        step, arrays, (product, _) = work["step"], work["arrays"], products(carried[0], v)
         d = space[..., : len(steps), :, :]
         if is_small(work["c_0"]):
             kernels().backward_small(ends(steps), array(v.T, 2), *arrays)

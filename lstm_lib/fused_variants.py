@@ -5,6 +5,8 @@ between the product and the gates. The engine then gets the inputs as they are a
 were made from, and the gradients of the recurrent product are not those of the sums.
 """
 
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +18,6 @@ from lstm_lib.cells import Cell
 from lstm_lib.fused import (
     CompiledLSTM,
     LSTMUnit,
-    add_bmm,
     array,
     blocks_of,
     can_compile,
@@ -25,6 +26,7 @@ from lstm_lib.fused import (
     is_small,
     kernels,
     places,
+    products,
     room_for,
     through_sigmoid,
 )
@@ -235,9 +237,9 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
             kernels().forward_variant_small(ends(steps), first, array(vt.T, 2), mask_of(work, "drop_h"), *arrays)
             return now[0].select(-3, -1), now[1].select(-3, -1)
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        multiply = Tensor.addmm_ if vt.dim() == 2 else add_bmm
+        put, multiply = products(before[0], vt)
         if self.layer_norm:
-            multiply = put_product
+            multiply = partial(put_product, put)
         (h_0, _), (h, c) = before, now
         for j, (t, k) in enumerate(zip(steps, places(steps, arrays[0]), strict=True)):
             last = h.select(-3, j - 1) if j else h_0
@@ -257,7 +259,7 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
         step, arrays, past, found = work["step"], work["arrays"], work["past"], work["found"]
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        multiply, dh = torch.mm if v.dim() == 2 else torch.bmm, carried[0]
+        (multiply, _), dh = products(carried[0], v), carried[0]
         d, seen = space[..., : len(steps), :, :], self.seen(before[0], masks)
         through = work["through"][..., : len(steps), :, :] if self.layer_norm else d
         if is_small(work["c_0"]):
@@ -286,9 +288,9 @@ def sums_of(block: Tensor) -> Tensor:
     return block[..., block.shape[-1] // 9 * 5 :]
 
 
-def put_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def put_product(put: Callable, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """out = a b, where ``out`` is not contiguous; bmm's ``out`` has to be."""
-    return torch.mm(a, b, out=out) if a.dim() == 2 else out.copy_(torch.bmm(a, b))
+    return put(a, b, out=out) if a.dim() == 2 else out.copy_(put(a, b))
 
 
 def mask_of(work: dict, name: str) -> np.ndarray:

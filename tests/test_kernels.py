@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from agreement import agree
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numba import njit
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
 
 from lstm_lib import cells, fused, fused_variants, kernels, recurrent
@@ -384,3 +387,136 @@ def test_without_numba_the_numbers_are_the_same():
         assert done.returncode == 0, done.stderr
         found.append([float(word) for word in done.stdout.split()])
     assert found[1] == found[2] == pytest.approx(found[0], rel=1e-10, abs=1e-10)
+
+
+# Products by oneDNN -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """All products in single precision are oneDNN's, on any processor: the shapes it was asked for."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    shapes, onednn = [], fused.onednn
+
+    def watched(a, b, out=None):
+        shapes.append((*a.shape, b.shape[-1]))
+        return onednn(a, b, out)
+
+    def add(total, a, b):
+        return total.add_(watched(a, b))
+
+    for name, value in {"onednn": watched, "add_onednn": add, "has_onednn": lambda: True, "LARGE": 0}.items():
+        monkeypatch.setattr(fused, name, value)
+    return shapes
+
+
+def strided(rows, columns, how):
+    """Numbers in a row of memory, transposed, or in columns of something wider."""
+    if how == "transposed":
+        return torch.randn(columns, rows).T
+    return torch.randn(rows, columns + 3 * (how == "wider"))[:, :columns]
+
+
+sizes, layouts = st.integers(1, 70), st.sampled_from(["plain", "transposed", "wider"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes, sizes, sizes, layouts, layouts)
+def test_onednn_multiplies_as_torch_mm(asked, rows, inner, columns, of_a, of_w):
+    asked.clear()
+    a, w = strided(rows, inner, of_a), strided(inner, columns, of_w)
+    put, add = fused.products(a, w)
+    out, total = strided(rows, columns, "wider"), strided(rows, columns, "wider")
+    exact = a.double() @ w.double()
+    ours = [add(total.clone(), a, w), put(a, w), put(a, w, out=out), out]
+    agree(ours, [(total + exact).float(), *[exact.float()] * 3], 1e-4)
+    assert ours[2] is out
+    assert torch.equal(put(a, w), out)
+    assert asked == [(rows, inner, columns)] * 4
+
+
+@pytest.mark.parametrize("way", ["compiled", "by operations"])
+@pytest.mark.parametrize("options", [{}, *VARIANTS], ids=lambda options: "+".join(options) or "plain")
+def test_onednn_and_torch_mm_give_the_same_layer(options, way, asked, monkeypatch):
+    monkeypatch.setattr(fused, "SMALL", 0)
+    if way == "by operations":
+        monkeypatch.setattr(fused, "kernels", lambda: None)
+    layer, x = layer_of(dtype=torch.float32, **options), numbers(7, 4, 3, dtype=torch.float32)
+    ours = swept(layer, x)
+    assert asked
+    for one, other in zip(ours, swept(layer, x), strict=True):
+        agree(one, other, 0)
+    count = len(asked)
+    monkeypatch.setattr(fused, "has_onednn", lambda: False)
+    for one, other in zip(ours, swept(layer, x), strict=True):
+        agree(one, other, 1e-4)
+    assert len(asked) == count
+
+
+@pytest.mark.parametrize("unit", [nn.GRU, nn.RNN])
+def test_onednn_multiplies_for_other_units_too(unit, asked, monkeypatch):
+    torch.manual_seed(0)
+    layer, x = unit(3, 5), numbers(7, 4, 3, dtype=torch.float32)
+    cell = cells.of(layer)
+
+    def grads():
+        h = fused.sweep(cell, cell.weights(layer), x, (torch.zeros(4, 5),))["h"]
+        return [h, *torch.autograd.grad(h.sin().sum(), [*layer.parameters()])]
+
+    ours = grads()
+    assert asked
+    monkeypatch.setattr(fused, "has_onednn", lambda: False)
+    agree(ours, grads(), 1e-5)
+
+
+def test_what_onednn_is_not_asked_for(asked, monkeypatch):
+    a, w = torch.ones(4, 3), torch.ones(3, 5)
+    assert fused.products(a, w)[0] is fused.onednn
+    assert fused.products(a, nn.Parameter(w))[0] is fused.onednn
+    usual = torch.mm, torch.Tensor.addmm_
+    for dtype in (torch.float64, torch.bfloat16):
+        assert fused.products(a.to(dtype), w.to(dtype)) == fused.products(a, w.to(dtype)) == usual
+    assert fused.products(a.to("meta"), w.to("meta")) == usual
+    with FakeTensorMode() as fake:
+        assert fused.products(*map(fake.from_tensor, (a, w))) == usual
+    assert fused.products(a[None], w[None]) == (torch.bmm, fused.add_bmm)
+    torch.backends.mkldnn.enabled = False  # how a user turns it off
+    try:
+        assert fused.products(a, w) == usual
+    finally:
+        torch.backends.mkldnn.enabled = True
+    monkeypatch.setattr(fused, "LARGE", 60)
+    assert fused.products(a, w) == usual
+    monkeypatch.setattr(fused, "LARGE", 59)
+    assert fused.products(a, w)[0] is fused.onednn
+    monkeypatch.setattr(fused, "has_onednn", lambda: False)
+    assert fused.products(a, w) == usual
+
+
+@pytest.mark.parametrize(
+    ("features", "widest", "yes"),
+    [
+        ({"sse4a": True}, "AVX512", True),
+        ({"sse4a": True}, "AVX2", False),
+        ({"sse4a": False}, "AVX512", False),
+        ({}, "DEFAULT", False),
+    ],
+    ids=["AMD, AVX-512", "AMD, AVX2", "Intel, AVX-512", "ARM"],
+)
+def test_onednn_is_for_processors_on_which_mkl_uses_less(features, widest, yes, monkeypatch):
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: widest)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(fused, "onednn", lambda a, b: a @ b)
+    choose = fused.has_onednn.__wrapped__
+    assert choose() is yes
+
+    def gone(a, b):
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(fused, "onednn", gone)
+    assert choose() is False
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    assert choose() is False

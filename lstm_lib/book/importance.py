@@ -1,0 +1,69 @@
+"""Which share of an error's variance each setting of a search explains alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def straight(trial: FrozenTrial) -> FrozenTrial:
+    """The same trial with logarithms in the place of the settings that were thrown by their logarithm.
+
+    Optuna's evaluator measures a range with a ruler, also one declared with ``log=True``: for rates of .0001 to 1
+    it answers about throws of which nine in ten are above .1, whatever was thrown.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        A complete trial of Optuna's.
+
+    Returns
+    -------
+    FrozenTrial
+        Of the same value.
+    """
+    import optuna
+
+    params, ranges = dict(trial.params), dict(trial.distributions)
+    for name, thrown in trial.distributions.items():
+        if getattr(thrown, "log", False):
+            params[name] = math.log(params[name])
+            ranges[name] = optuna.distributions.FloatDistribution(math.log(thrown.low), math.log(thrown.high))
+    return optuna.trial.create_trial(params=params, distributions=ranges, value=trial.value)
+
+
+def shares(
+    trials: Sequence[FrozenTrial],
+    target: Callable[[FrozenTrial], float] = lambda trial: trial.value,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The share of the variance that each setting explains alone, over the ranges as they were thrown.
+
+    Parameters
+    ----------
+    trials : sequence of FrozenTrial
+        Complete trials with the same settings, thrown at random.
+    target : callable
+        What varies, as a function of a trial: its value, if nothing is said.
+    seed : int
+        Of the random forest.
+
+    Returns
+    -------
+    dict of str to float
+        For each setting, in the order of the trials, a share, 0 to 1, of the variance of what the forest predicts.
+
+    References
+    ----------
+    Hutter, Hoos, Leyton-Brown (2014). An efficient approach for assessing hyperparameter importance.
+    """
+    import optuna
+
+    study = optuna.create_study()
+    study.add_trials([straight(trial) for trial in trials])
+    found = optuna.importance.FanovaImportanceEvaluator(seed=seed).evaluate(study, target=target)
+    return {name: float(found[name]) for name in trials[0].params}
