@@ -77,9 +77,12 @@ def test_one_competitor_alone_stands_beside_kernel_and_floor_for_each_number_of_
     [
         (("--shape", "2,3,4"), "must be batch,seq_len,input_size,hidden_size, got '2,3,4'"),
         (("--shape", "2,3,4,0"), "got '2,3,4,0'"),
-        (("--threads", 0), "--threads: need 1 or more"),
+        (("--shape", "2,3,4,5", "--threads", 0), "--threads: need 1 or more"),
         (("--shape", "2,3,4,5", "--only", "abacus"), "no competitor begins with abacus"),
-        (("--peers", "--threads", 1, 2), "--peers: JAX is told its threads once, so ask for --threads 1"),
+        (
+            ("--shape", "2,3,4,5", "--peers", "--threads", 1, 2),
+            "--peers: JAX is told its threads once, so ask for --threads 1",
+        ),
     ],
 )
 def test_bad_options_are_named_and_leave_nothing(run, tmp_path, capsys, options, said):

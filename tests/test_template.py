@@ -16,7 +16,7 @@ CHAPTER = "gates/a_new_one"
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory) -> Path:
-    return clone(tmp_path_factory.mktemp("book"))
+    return clone(tmp_path_factory.mktemp("book"), only=())
 
 
 def python(book: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -50,7 +50,7 @@ def test_the_steps_of_the_readme_make_a_chapter(book):
     assert done.returncode == 0, done.stdout
     # What was changed is noticed: the test has looked at this chapter.
     notebook.write_text(notebook.read_text().replace("f = 0.9", "f = 0.8"))
-    assert "committed 0.34" in python(book, "-m", "pytest", *tests).stdout
+    assert "committed 0.34" in python(book, "-m", "pytest", *tests[:3]).stdout
 
 
 @pytest.mark.parametrize(

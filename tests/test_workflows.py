@@ -342,7 +342,7 @@ def test_the_branch_to_launch_from_is_main_with_the_site_s_notebooks(tmp_path):
     for folder in (origin, here, site / "_sources" / "notebooks" / "gates"):
         folder.mkdir(parents=True)
     git("init", "--quiet", "--bare", at=origin)
-    clone(here)
+    clone(here, only=["gates/the_cell"])
     git("remote", "add", "origin", str(origin), at=here)
     copy = site / "_sources" / "notebooks" / "gates" / "the_cell.ipynb"
     fake = f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\ntar -cf "{tmp_path}/artifact.tar" -C "{site}" .\n'
