@@ -243,12 +243,6 @@ def test_a_chapter_that_fails_as_it_is_is_not_broken(tmp_path):
             "flip-flop of 300 steps after 120 updates",
             lambda v: f"{100 * v[0]:.0f} % of the steps stay wrong",
         ),
-        (
-            "variants/ablations",
-            "Elman's cut in the LSTM too",
-            "flip-flop of 300 steps after 120 updates",
-            lambda v: f"({100 * v[0]:.2f} % wrong, in the box's run)".replace("(0", "("),
-        ),
         *(
             (
                 "applications/emerging_entities",
