@@ -453,6 +453,7 @@ def main() -> None:
             {
                 "device": name,
                 "kind": device,
+                "capability": torch.backends.cpu.get_cpu_capability() if device == "cpu" else None,
                 "date": datetime.now(UTC).date().isoformat(),
                 "torch": torch.__version__,
                 "rows": [],
