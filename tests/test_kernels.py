@@ -15,6 +15,7 @@ from numba import njit
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lstm_lib import cells, fused, fused_variants, kernels, recurrent
 from lstm_lib.recurrent import LSTM
@@ -452,6 +453,25 @@ def test_onednn_and_torch_mm_give_the_same_layer(options, way, asked, monkeypatc
     for one, other in zip(ours, swept(layer, x), strict=True):
         agree(one, other, 1e-4)
     assert len(asked) == count
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+def test_onednn_is_never_given_weights_with_gaps():
+    """From those it multiplies some thousand times slower."""
+    seen = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "linear" in func.__name__:
+                seen.append(args[1])
+            return func(*args, **(kwargs or {}))
+
+    wide = torch.randn(6, 9)
+    with Watched():
+        for b in (wide, wide.T, wide[:, :4], wide[:, :4].T, wide[:1].expand(6, 9)):
+            torch.testing.assert_close(fused.onednn(torch.ones(2, len(b)), b), b.sum(0).expand(2, -1))
+    assert len(seen) == 5
+    assert all(weight.is_contiguous() or weight.T.is_contiguous() for weight in seen)
 
 
 @pytest.mark.parametrize("unit", [nn.GRU, nn.RNN])
