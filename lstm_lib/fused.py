@@ -322,7 +322,7 @@ def has_onednn() -> bool:
     What asks oneDNN is private to PyTorch: where it has gone, all products are torch.mm's.
     """
     try:
-        from llvmlite.binding import get_host_cpu_features  # numba brings it; not with the library
+        from llvmlite.binding import get_host_cpu_features  # as light as numba is heavy
 
         amd = get_host_cpu_features().get("sse4a", False)  # Intel's have no such instructions
         onednn(torch.ones(1, 1), torch.ones(1, 1))

