@@ -282,8 +282,13 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None
         product = torch.bmm(x, ut).view_as(out)
         out.copy_(product) if b is None else torch.add(product, b[:, None, None], out=out)
     else:
-        flat, (put, add) = out.flatten(-3, -2), products(x, ut)
-        put(x, ut, out=flat) if b is None else add(flat.copy_(b), x, ut)
+        flat, (put, _) = out.flatten(-3, -2), products(x, ut)
+        if b is None:
+            put(x, ut, out=flat)
+        elif put is onednn:
+            onednn(x, ut, flat, b)
+        else:
+            torch.addmm(b, x, ut, out=flat)
 
 
 def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
@@ -291,8 +296,8 @@ def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
     if u is None or u.dim() == 3:
         out.copy_(d if u is None else times(d, u))
     else:
-        d, (put, _) = d.flatten(0, 1), products(d.flatten(0, 1), u)
-        put(d, u, out=out.flatten(0, 1))
+        d = d.flatten(0, 1)
+        products(d, u)[0](d, u, out=out.flatten(0, 1))
 
 
 def products(a: Tensor, w: Tensor) -> tuple[Callable, Callable]:
@@ -321,20 +326,23 @@ def has_onednn() -> bool:
 
     What asks oneDNN is private to PyTorch: where it has gone, all products are torch.mm's.
     """
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkl.is_available():
+        return False
     try:
         from llvmlite.binding import get_host_cpu_features  # as light as numba is heavy
 
         amd = get_host_cpu_features().get("sse4a", False)  # Intel's have no such instructions
-        onednn(torch.ones(1, 1), torch.ones(1, 1))
+        one = torch.ones(1, 1, dtype=torch.float32, device="cpu")  # whatever is the default at this moment
+        onednn(one, one)
     except (ImportError, OSError, AttributeError, TypeError, RuntimeError):
         return False
-    return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkl.is_available()
+    return amd
 
 
-def onednn(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+def onednn(a: Tensor, b: Tensor, out: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     if not (b.is_contiguous() or b.T.is_contiguous()):
         b = b.contiguous()  # with gaps between its rows oneDNN takes the slowest of its ways, by a factor of 2,000
-    product = torch.ops.mkldnn._linear_pointwise.default(a, b.T, None, "none", [], "")
+    product = torch.ops.mkldnn._linear_pointwise.default(a, b.T, bias, "none", [], "")
     return product if out is None else out.copy_(product)
 
 

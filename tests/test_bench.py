@@ -161,6 +161,7 @@ def test_the_ratios_of_the_readme_are_those_of_the_recorded_bench():
     recorded = recorded_bench()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{recorded['device']}, one thread, {recorded['date']}" in readme
+    assert ("a processor with AVX-512" in " ".join(readme.split())) == (recorded["capability"] == "AVX512")
     table = re.findall(r"^\| (.+?)" + 3 * r" \| ([\d.]+)" + r" \| ([\d.]+|–) \|$", readme, re.MULTILINE)
     assert len(table) > 5
     for name, *told, told_of_two in table:

@@ -400,14 +400,11 @@ def asked(monkeypatch):
         pytest.skip("this PyTorch has no oneDNN")
     shapes, onednn = [], fused.onednn
 
-    def watched(a, b, out=None):
+    def watched(a, b, out=None, bias=None):
         shapes.append((*a.shape, b.shape[-1]))
-        return onednn(a, b, out)
+        return onednn(a, b, out, bias)
 
-    def add(total, a, b):
-        return total.add_(watched(a, b))
-
-    for name, value in {"onednn": watched, "add_onednn": add, "has_onednn": lambda: True, "LARGE": 0}.items():
+    for name, value in {"onednn": watched, "has_onednn": lambda: True, "LARGE": 0}.items():
         monkeypatch.setattr(fused, name, value)
     return shapes
 
@@ -501,6 +498,9 @@ def test_what_onednn_is_not_asked_for(asked, monkeypatch):
     with FakeTensorMode() as fake:
         assert fused.products(*map(fake.from_tensor, (a, w))) == usual
     assert fused.products(a[None], w[None]) == (torch.bmm, fused.add_bmm)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.jit, "is_tracing", lambda: True)
+        assert fused.products(a, w) == usual
     torch.backends.mkldnn.enabled = False  # how a user turns it off
     try:
         assert fused.products(a, w) == usual
@@ -515,22 +515,30 @@ def test_what_onednn_is_not_asked_for(asked, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("features", "widest", "yes"),
+    ("features", "widest", "mkl", "yes"),
     [
-        ({"sse4a": True}, "AVX512", True),
-        ({"sse4a": True}, "AVX2", False),
-        ({"sse4a": False}, "AVX512", False),
-        ({}, "DEFAULT", False),
+        ({"sse4a": True}, "AVX512", True, True),
+        ({"sse4a": True}, "AVX512", False, False),
+        ({"sse4a": True}, "AVX2", True, False),
+        ({"sse4a": False}, "AVX512", True, False),
+        ({}, "DEFAULT", True, False),
     ],
-    ids=["AMD, AVX-512", "AMD, AVX2", "Intel, AVX-512", "ARM"],
+    ids=["AMD, AVX-512", "AMD, AVX-512, no MKL", "AMD, AVX2", "Intel, AVX-512", "ARM"],
 )
-def test_onednn_is_for_processors_on_which_mkl_uses_less(features, widest, yes, monkeypatch):
+def test_onednn_is_for_processors_on_which_mkl_uses_less(features, widest, mkl, yes, monkeypatch):
     monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: widest)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(fused, "onednn", lambda a, b: a @ b)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    asked_in = []
+    monkeypatch.setattr(fused, "onednn", lambda a, b: asked_in.append(a.dtype))
     choose = fused.has_onednn.__wrapped__
-    assert choose() is yes
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # as chapters do; the answer is kept, so it must not depend on this
+    try:
+        assert choose() is yes
+    finally:
+        torch.set_default_dtype(usual)
+    assert set(asked_in) <= {torch.float32}
 
     def gone(a, b):
         raise AttributeError("no such operator")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 
-def straight(trial: Any) -> Any:
-    """The same trial with logarithms in the place of the settings that were thrown by their logarithm.
+def straight(trial: Any, value: float) -> Any:
+    """A trial of this value, with logarithms in the place of the settings that were thrown by their logarithm.
 
     Optuna's evaluator measures a range with a ruler, also one declared with ``log=True``: for rates of .0001 to 1
     it answers about throws of which nine in ten are above .1, whatever was thrown.
@@ -18,24 +18,25 @@ def straight(trial: Any) -> Any:
     ----------
     trial : FrozenTrial
         A complete trial of Optuna's.
+    value : float
+        What the new one has to explain.
 
     Returns
     -------
     FrozenTrial
-        Of the same value.
     """
-    optuna = import_module("optuna")  # whoever has a trial has it: a chapter's need, not the library's
+    optuna = import_module("optuna")  # a chapter's need and not the library's, as its test has it
     params, ranges = dict(trial.params), dict(trial.distributions)
     for name, thrown in trial.distributions.items():
         if getattr(thrown, "log", False):
             params[name] = math.log(params[name])
             ranges[name] = optuna.distributions.FloatDistribution(math.log(thrown.low), math.log(thrown.high))
-    return optuna.trial.create_trial(params=params, distributions=ranges, value=trial.value)
+    return optuna.trial.create_trial(params=params, distributions=ranges, value=value)
 
 
 def shares(
     trials: Sequence[Any],
-    target: Callable[[Any], float] = lambda trial: trial.value,
+    values: Sequence[float] | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
     """The share of the variance that each setting explains alone, over the ranges as they were thrown.
@@ -44,8 +45,8 @@ def shares(
     ----------
     trials : sequence of FrozenTrial
         Complete trials with the same settings, thrown at random.
-    target : callable
-        What varies, as a function of a trial: its value, if nothing is said.
+    values : sequence of float
+        What varies, a number for each trial: their values, if nothing is said.
     seed : int
         Of the random forest.
 
@@ -60,6 +61,7 @@ def shares(
     """
     optuna = import_module("optuna")
     study = optuna.create_study()
-    study.add_trials([straight(trial) for trial in trials])
-    found = optuna.importance.FanovaImportanceEvaluator(seed=seed).evaluate(study, target=target)
+    values = [trial.value for trial in trials] if values is None else values
+    study.add_trials([straight(trial, value) for trial, value in zip(trials, values, strict=True)])
+    found = optuna.importance.FanovaImportanceEvaluator(seed=seed).evaluate(study)
     return {name: float(found[name]) for name in trials[0].params}
