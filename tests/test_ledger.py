@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,15 @@ from lstm_lib.book.claims import MIME, from_notebook, registry
 
 CHAPTER, OTHER = SMALL = ["gates/the_cell", "gates/vanishing_gradients"]
 """Two chapters that give evidence: for most tests, the whole book."""
+
+QUOTED = sorted(
+    {
+        quoted
+        for page in [*ROOT.glob("book/**/*.md"), *ROOT.glob("notebooks/*/*.ipynb")]
+        for quoted in re.findall(r"\{measured\}`([\w/]+)#([^`]+)`", page.read_text(encoding="utf-8"))
+    }
+)
+"""Chapter and words of an anchor, as pages quote them."""
 
 CONF = """
 import os, sys; sys.path.insert(0, os.path.abspath("book/_ext"))
@@ -194,6 +204,17 @@ def test_a_measure_in_a_text_that_is_not_one_ends_the_build(book, words):
     built, said = build(book)
     assert not built
     assert f"measured must name one measure of {CHAPTER}, got '{words}'" in said
+
+
+@cache
+def anchors(chapter):
+    return [one.anchor for one in from_notebook(notebook(chapter))]
+
+
+@pytest.mark.parametrize(("chapter", "words"), QUOTED)
+def test_what_pages_quote_is_one_measure_of_its_chapter(chapter, words):
+    """As a build asks, which takes minutes to come to the last page."""
+    assert words in anchors(chapter) or sum(words in anchor for anchor in anchors(chapter)) == 1
 
 
 def test_a_recorded_run_stands_beside_the_page(book):
