@@ -58,8 +58,8 @@ from lstm_lib.unroll import transforms, walk
 BLOCK = 1 << 20
 """Bytes of gates that are worked on at a time: what stays in a core's cache."""
 
-SMALL = 512
-"""Numbers of a state, batch × hidden_size, up to which our own products are the faster, by measurement."""
+SMALL = 1 << 21
+"""Multiplications in an LSTM's recurrent product up to which our own is the faster, by measurement."""
 
 LARGE = 1 << 20
 """Multiplications in a product beyond which oneDNN makes up for what asking it costs, by measurement."""
@@ -192,7 +192,7 @@ class _Sweep(torch.autograd.Function):
         carried = [torch.zeros_like(s, memory_format=torch.contiguous_format) for s in initial]  # dh, dc
         unit = unit.compiled(gates)
         space = unit.workspace(gates, min(n, seq_len), rows)
-        unit.begin_back(space, gates, states, grads, carried, work, extra)
+        unit.begin_back(space, gates, states, grads, carried, v, work, extra)
         for start in reversed(range(0, seq_len, n)):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :]
@@ -452,7 +452,7 @@ class Unit:
             before = new
         return before
 
-    def begin_back(self, space, gates, states, grads, carried, work, extra):
+    def begin_back(self, space, gates, states, grads, carried, v, work, extra):
         """The same before the first block back, which is the last."""
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
@@ -705,7 +705,7 @@ class CompiledLSTM(LSTMUnit):
         (h_0, _), (h, c) = before, now
         if is_small(work["c_0"]):
             first = steps.start - places(steps, arrays[0]).start
-            kernels().forward_small(ends(steps), first, array(vt.T, 2), array(work["h_0"], 3), *arrays)
+            kernels().forward_small(ends(steps), first, array(vt, 3), array(work["h_0"], 3), *arrays)
             return h.select(-3, -1), c.select(-3, -1)
         for t, k, sums, last in zip(steps, places(steps, arrays[0]), views, (h_0, *h.unbind(-3)), strict=False):
             multiply(sums, last, vt)
@@ -715,9 +715,11 @@ class CompiledLSTM(LSTMUnit):
     def workspace(self, gates, n, rows):
         return room_for(gates, n, rows)
 
-    def begin_back(self, space, gates, states, grads, carried, work, extra):
+    def begin_back(self, space, gates, states, grads, carried, v, work, extra):
         c, to_h, to_c = states[1], *grads[:2]
         work["step"] = kernels().backward
+        if is_small(work["c_0"]):
+            work["vt"] = array(v.mT, 3)
         work["arrays"] = [array(split(gates, self.count), 5), array(c, 4), array(work["c_0"], 3)]
         work["arrays"] += [array(g, 4, c) for g in (to_h, to_c)] + [array(s, 3) for s in carried]
         work["arrays"].append(array(split(space, 4), 5))
@@ -726,7 +728,7 @@ class CompiledLSTM(LSTMUnit):
         step, arrays, (product, _) = work["step"], work["arrays"], products(carried[0], v)
         d = space[..., : len(steps), :, :]
         if is_small(work["c_0"]):
-            kernels().backward_small(ends(steps), array(v.T, 2), *arrays)
+            kernels().backward_small(ends(steps), work["vt"], *arrays)
             return carried, d, d, before[0]
         for k, (t, sums) in reversed(list(enumerate(zip(steps, d.unbind(-3), strict=True)))):
             step(t, k, *arrays)  # dh, dc → da, in sums; and dc of the step before
@@ -741,8 +743,9 @@ def can_compile(gates: Tensor) -> bool:
 
 
 def is_small(state: Tensor) -> bool:
-    """Whether a step of this state, of one network, has products that are asked for more slowly than computed."""
-    return state.dim() == 2 and state.numel() <= SMALL
+    """Whether the product of one network's state, (batch, hidden_size), with W_hh is our own."""
+    batch, hidden = state.shape[-2:]
+    return 4 * batch * hidden**2 <= SMALL
 
 
 def ends(steps: range) -> tuple[int, int]:

@@ -234,7 +234,7 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         step, arrays = work["step"], work["arrays"]
         if is_small(work["c_0"]):
             first = steps.start - places(steps, arrays[0]).start
-            kernels().forward_variant_small(ends(steps), first, array(vt.T, 2), mask_of(work, "drop_h"), *arrays)
+            kernels().forward_variant_small(ends(steps), first, array(vt, 3), mask_of(work, "drop_h"), *arrays)
             return now[0].select(-3, -1), now[1].select(-3, -1)
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
         put, multiply = products(before[0], vt)
@@ -247,8 +247,8 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
             step(t, k, *arrays)
         return h.select(-3, -1), c.select(-3, -1)
 
-    def begin_back(self, space, gates, states, grads, carried, work, extra):
-        super().begin_back(space, gates, states, grads, carried, work, extra)
+    def begin_back(self, space, gates, states, grads, carried, v, work, extra):
+        super().begin_back(space, gates, states, grads, carried, v, work, extra)
         work["step"] = kernels().backward_variant
         work["past"] = torch.empty_like(carried[0]) if "zone_h" in self.masks else None
         work["through"] = room_for(gates, space.shape[-3], space.shape[-1]) if self.layer_norm else None
@@ -263,7 +263,7 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         d, seen = space[..., : len(steps), :, :], self.seen(before[0], masks)
         through = work["through"][..., : len(steps), :, :] if self.layer_norm else d
         if is_small(work["c_0"]):
-            kernels().backward_variant_small(ends(steps), array(v.T, 2), mask_of(work, "drop_h"), *arrays)
+            kernels().backward_variant_small(ends(steps), work["vt"], mask_of(work, "drop_h"), *arrays)
         else:
             for k, (t, sums) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
                 step(t, k, *arrays)

@@ -3,11 +3,13 @@
 An operation of PyTorch costs about a microsecond before it touches a number, and a small step has a dozen of them.
 Here a step forward is one call, :func:`forward`, and a step back another, :func:`backward`; the variants of
 :class:`lstm_lib.cells.LSTMVariant` have theirs, :func:`forward_variant` and :func:`backward_variant`. They read
-and write numpy's views of PyTorch's memory. The products W x stay PyTorch's, but where they are so small that to
-ask for them takes longer: there ``forward_small`` and its like walk through many steps in one call.
+and write numpy's views of PyTorch's memory. Large products W h stay PyTorch's; of a layer whose products are
+small, ``forward_small`` and its like walk through many steps in one call.
 
-Each loop runs over the units of one sequence and computes one equation; the compiler makes vector instructions of
-it. It may join a product and a sum into one operation, and nothing else: a NaN stays a NaN, and −0 stays −0.
+Each loop runs over the units of one sequence, and the compiler makes vector instructions of it. The plain LSTM's
+read all that they need of a unit before they write, and each has a range of its own: so the compiler sees that
+nothing that is read has been written, and they take half the time. It may join a product and a sum into one
+operation, and nothing else: a NaN stays a NaN, and −0 stays −0.
 
 Importing this module imports numba, half a second; the first call compiles for some seconds, and keeps what it
 compiled on disk, beside this file or in the user's own cache. So :mod:`lstm_lib.fused` imports it when it needs
@@ -162,21 +164,14 @@ def forward(t, k, gates, h, c, c_0):
         o, i, f, g = _blocks(gates[n, k, row])
         y, ct, ht = gates[n, k, row, 4], c[n, t, row], h[n, t, row]
         c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
-        units = range(len(ct))
-        for j in units:
-            o[j] = sigmoid(o[j])
-        for j in units:
-            i[j] = sigmoid(i[j])
-        for j in units:
-            f[j] = sigmoid(f[j])
-        for j in units:
-            g[j] = tanh(g[j])
-        for j in units:
-            ct[j] = f[j] * c_[j] + i[j] * g[j]
-        for j in units:
-            y[j] = tanh(ct[j])
-        for j in units:
-            ht[j] = o[j] * y[j]
+        for j in range(len(ct)):
+            oj, ij, fj, gj = o[j], i[j], f[j], g[j]
+            o[j], i[j], f[j], g[j] = sigmoid(oj), sigmoid(ij), sigmoid(fj), tanh(gj)
+        for j in range(len(ct)):
+            cj = f[j] * c_[j] + i[j] * g[j]
+            yj = tanh(cj)
+            hj = o[j] * yj
+            ct[j], y[j], ht[j] = cj, yj, hj
 
 
 @_compiled
@@ -199,25 +194,20 @@ def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
         d_o, d_i, d_f, d_g = _blocks(d[n, k, row])
         y, dht, dct = gates[n, t, row, 4], dh[n, row], dc[n, row]
         c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
-        units = range(len(c_))
         if len(to_h):
-            for j in units:
+            for j in range(len(c_)):
                 dht[j] += to_h[n, t, row, j]
         if len(to_c):
-            for j in units:
+            for j in range(len(c_)):
                 dct[j] += to_c[n, t, row, j]
-        for j in units:
-            d_o[j] = dht[j] * y[j] * o[j] * (one - o[j])  # h = o ⊙ tanh(c)
-        for j in units:
-            dct[j] += dht[j] * o[j] * (one - y[j] * y[j])  # all that reaches c_t, from here on
-        for j in units:
-            d_i[j] = dct[j] * g[j] * i[j] * (one - i[j])  # c = f ⊙ c_{t-1} + i ⊙ g
-        for j in units:
-            d_f[j] = dct[j] * c_[j] * f[j] * (one - f[j])
-        for j in units:
-            d_g[j] = dct[j] * i[j] * (one - g[j] * g[j])
-        for j in units:
-            dct[j] *= f[j]  # what goes on to c_{t-1}
+        for j in range(len(c_)):
+            oj, ij, fj, gj, yj, cj, dhj = o[j], i[j], f[j], g[j], y[j], c_[j], dht[j]
+            dcj = dct[j] + dhj * oj * (one - yj * yj)  # all that reaches c_t
+            d_o[j] = dhj * yj * oj * (one - oj)  # h = o ⊙ tanh(c)
+            d_i[j] = dcj * gj * ij * (one - ij)  # c = f ⊙ c_{t-1} + i ⊙ g
+            d_f[j] = dcj * cj * fj * (one - fj)
+            d_g[j] = dcj * ij * (one - gj * gj)
+            dct[j] = dcj * fj  # what goes on to c_{t-1}
 
 
 # Its variants -------------------------------------------------------------------------------------------------
@@ -417,21 +407,88 @@ def backward_variant(
 # Small layers -------------------------------------------------------------------------------------------------
 
 
-@_summed
-def _add_products(w, x, out):
-    """out += W x of each sequence: ``x`` (batch, columns), ``out`` (batch, rows or more)."""
-    for row in range(w.shape[0]):
-        for b in range(x.shape[0]):
-            total = out[b, row]
-            for j in range(w.shape[1]):
-                total += w[row, j] * x[b, j]
-            out[b, row] = total
+@_compiled
+def _four(a, k):
+    return a[k], a[k + 1], a[k + 2], a[k + 3]
 
 
 @_compiled
-def forward_small(steps, first, v, h_0, *arrays):
-    """Many steps of one network in one call, products and all: those of a small layer take less time than to ask
-    for them.
+def _add_forward(x, w, out, first):
+    """out += x W of each sequence, (batch, columns) times (columns, width), into ``out`` from column ``first`` on.
+
+    Rows of W are wide here: numbers of x multiply them whole. Four sequences meet four rows in one loop, so that a
+    number that is read serves four products; it reads before it writes, or the compiler would not make it vectors.
+    """
+    batch, columns = x.shape
+    units = range(w.shape[1])
+    for b in range(0, batch - 3, 4):
+        x0, x1, x2, x3 = _four(x, b)
+        y0, y1, y2, y3 = out[b][first:], out[b + 1][first:], out[b + 2][first:], out[b + 3][first:]
+        for k in range(0, columns - 3, 4):
+            w0, w1, w2, w3 = _four(w, k)
+            a0, a1, a2, a3 = _four(x0, k)
+            b0, b1, b2, b3 = _four(x1, k)
+            c0, c1, c2, c3 = _four(x2, k)
+            d0, d1, d2, d3 = _four(x3, k)
+            for j in units:
+                p, q, r, s = w0[j], w1[j], w2[j], w3[j]
+                y0[j] += a0 * p + a1 * q + a2 * r + a3 * s
+                y1[j] += b0 * p + b1 * q + b2 * r + b3 * s
+                y2[j] += c0 * p + c1 * q + c2 * r + c3 * s
+                y3[j] += d0 * p + d1 * q + d2 * r + d3 * s
+    for b in range(batch // 4 * 4, batch):
+        y = out[b][first:]
+        for k in range(0, columns - 3, 4):
+            w0, w1, w2, w3 = _four(w, k)
+            a0, a1, a2, a3 = _four(x[b], k)
+            for j in units:
+                y[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
+    for b in range(batch):
+        for k in range(columns // 4 * 4, columns):
+            y, a, row = out[b][first:], x[b, k], w[k]
+            for j in units:
+                y[j] += a * row[j]
+
+
+@_summed
+def _add_backward(w, d, out):
+    """out += W d of each sequence, (rows, columns) times (batch, columns), into (batch, rows).
+
+    Rows of W are long here: each number of the result is a sum along one. Three rows meet three sequences in one
+    loop, whose nine sums and six numbers fit into 16 registers.
+    """
+    rows, columns = w.shape
+    rows_3, batch_3 = rows // 3 * 3, len(d) // 3 * 3
+    zero = d.dtype.type(0)
+    for b in range(0, batch_3, 3):
+        d0, d1, d2 = d[b], d[b + 1], d[b + 2]
+        for k in range(0, rows_3, 3):
+            w0, w1, w2 = w[k], w[k + 1], w[k + 2]
+            s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = zero
+            for j in range(columns):
+                s00 += w0[j] * d0[j]
+                s01 += w1[j] * d0[j]
+                s02 += w2[j] * d0[j]
+                s10 += w0[j] * d1[j]
+                s11 += w1[j] * d1[j]
+                s12 += w2[j] * d1[j]
+                s20 += w0[j] * d2[j]
+                s21 += w1[j] * d2[j]
+                s22 += w2[j] * d2[j]
+            for n, sums in enumerate(((s00, s01, s02), (s10, s11, s12), (s20, s21, s22))):
+                for m in range(3):
+                    out[b + n, k + m] += sums[m]
+    for b in range(len(d)):
+        for k in range(rows_3 if b < batch_3 else 0, rows):
+            total = zero
+            for j in range(columns):
+                total += w[k, j] * d[b, j]
+            out[b, k] += total
+
+
+@_compiled
+def forward_small(steps, first, vt, h_0, *arrays):
+    """Many steps in one call, products and all: those of a small layer take less time than to ask for them.
 
     Parameters
     ----------
@@ -439,49 +496,50 @@ def forward_small(steps, first, v, h_0, *arrays):
         The first step, and the one behind the last.
     first : int
         The step whose gates stand at 0.
-    v : ndarray
-        W_hh, (4 × hidden_size, hidden_size).
+    vt : ndarray
+        W_hh, transposed, (networks, hidden_size, 4 × hidden_size).
     arrays : tuple of ndarray
         From ``gates`` on, what :func:`forward` takes.
     """
-    gates, h = arrays[0][0], arrays[1][0]
-    batch, hidden = h.shape[1:]
+    gates, h = arrays[0], arrays[1]
+    networks, batch, hidden = h_0.shape
     for t in range(*steps):
         k = t - first
-        _add_products(v, h[t - 1] if t > 0 else h_0[0], gates[k].reshape(batch, 5 * hidden))
+        for n in range(networks):
+            _add_forward(h[n, t - 1] if t > 0 else h_0[n], vt[n], gates[n, k].reshape(batch, 5 * hidden), 0)
         forward(t, k, *arrays)
 
 
 @_compiled
 def backward_small(steps, vt, *arrays):
-    """The same back: ``vt`` is W_hh, transposed; ``arrays`` as for :func:`backward`."""
+    """The same back: ``arrays`` as for :func:`backward`."""
     start, stop = steps
-    dh, d = arrays[5][0], arrays[7][0]
-    batch, hidden = dh.shape
+    dh, d = arrays[5], arrays[7]
+    networks, batch, hidden = dh.shape
     for t in range(stop - 1, start - 1, -1):
         k = t - start
         backward(t, k, *arrays)
         dh[:] = 0
-        _add_products(vt, d[k].reshape(batch, 4 * hidden), dh)
+        for n in range(networks):
+            _add_backward(vt[n], d[n, k].reshape(batch, 4 * hidden), dh[n])
 
 
 @_compiled
-def forward_variant_small(steps, first, v, drop, *arrays):
+def forward_variant_small(steps, first, vt, drop, *arrays):
     """:func:`forward_small` of any variant; ``drop`` is variational dropout's mask, as ``zone_h``."""
-    gates, h, h_0, gain = arrays[0][0], arrays[1][0], arrays[4][0], arrays[8]
-    batch, hidden = h_0.shape
+    gates, h, h_0, gain = arrays[0], arrays[1], arrays[4], arrays[8]
+    networks, batch, hidden = h_0.shape
     seen = np.empty((batch, hidden), h.dtype)
     for t in range(*steps):
         k = t - first
-        seen[:] = h[t - 1] if t > 0 else h_0
-        if len(drop):
-            seen *= drop[0, t % drop.shape[1]]
-        sums = gates[k].reshape(batch, gates.shape[2] * hidden)
-        if len(gain):
-            sums[:, 5 * hidden :] = 0
-            _add_products(v, seen, sums[:, 5 * hidden :])
-        else:
-            _add_products(v, seen, sums)
+        for n in range(networks):
+            seen[:] = h[n, t - 1] if t > 0 else h_0[n]
+            if len(drop):
+                seen *= drop[n, t % drop.shape[1]]
+            sums = gates[n, k].reshape(batch, gates.shape[3] * hidden)
+            if len(gain):
+                sums[:, 5 * hidden :] = 0
+            _add_forward(seen, vt[n], sums, 5 * hidden if len(gain) else 0)
         forward_variant(t, k, *arrays)
 
 
@@ -489,17 +547,18 @@ def forward_variant_small(steps, first, v, drop, *arrays):
 def backward_variant_small(steps, vt, drop, *arrays):
     """:func:`backward_small` of any variant."""
     start, stop = steps
-    dh, d, past, through = arrays[5][0], arrays[7][0], arrays[8], arrays[9]
-    batch, hidden = dh.shape
+    dh, d, past, through = arrays[5], arrays[7], arrays[8], arrays[9]
+    networks, batch, hidden = dh.shape
     for t in range(stop - 1, start - 1, -1):
         k = t - start
         backward_variant(t, k, *arrays)
         dh[:] = 0
-        if len(through):
-            _add_products(vt, through[0, k], dh)
-        else:
-            _add_products(vt, d[k].reshape(batch, 4 * hidden), dh)
-        if len(drop):
-            dh *= drop[0, t % drop.shape[1]]
+        for n in range(networks):
+            if len(through):
+                _add_backward(vt[n], through[n, k], dh[n])
+            else:
+                _add_backward(vt[n], d[n, k].reshape(batch, 4 * hidden), dh[n])
+            if len(drop):
+                dh[n] *= drop[n, t % drop.shape[1]]
         if len(past):
-            dh += past[0]
+            dh += past
