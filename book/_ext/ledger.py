@@ -180,11 +180,14 @@ class Count(Directive):
             uri = self.env.app.builder.get_relative_uri(self.env.docname, "book/claims")
             return f'<a href="{uri}?verdict={kind}">{number[kind]} {words}</a>'
 
+        seen = "Each test" if failed == tested else f"For {len(failed)} of the {len(tested)} the test"
+        kinds = {"open": "not yet tested", "none": "not testable"}
+        others = [those(kind, words) for kind, words in kinds.items() if number[kind]]
         return [
             f"**{len(tested)} claims are tested.** {those('false', 'came out false as stated')}, "
             f"{those('when', 'true under a condition')} that the book names, and {those('true', 'true')}. "
-            f"For {len(failed)} of the {len(tested)} the test has been seen to fail when the claim's subject was "
-            f"broken on purpose. {those('open', 'not yet tested')}; {those('none', 'not testable')}."
+            f"{seen} has been seen to fail when the claim's subject was broken on purpose. "
+            + (f"Left out: {', '.join(others)}." if others else "")
         ]
 
 
