@@ -33,9 +33,10 @@ book: .venv/.ready      ## build the book: _build/html/index.html
 	@touch _build/.made      # the tests look at this book as long as no source is newer
 
 # A training asks at each step for the memory that it gave back at the step before. With these two settings the C
-# library of Linux keeps it meanwhile, which saves a twentieth of the time.
-test: export MALLOC_MMAP_THRESHOLD_ = 1000000000
-test: export MALLOC_TRIM_THRESHOLD_ = 1000000000
+# library of Linux keeps it meanwhile, which saves a twentieth of the time; and in the bench no time depends on what
+# ran before.
+test bench: export MALLOC_MMAP_THRESHOLD_ = 1000000000
+test bench: export MALLOC_TRIM_THRESHOLD_ = 1000000000
 test: .venv/.ready      ## all tests: library, files, style, every notebook against its outputs (or one, NB=…)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(FILES),-n 2 --dist loadscope)
 
