@@ -205,16 +205,14 @@ def test_the_rivals_in_making_it_fast_are_those_of_the_recorded_bench():
     assert "strays from 1 by a few per cent" in said
     assert 0.01 < max(abs(ratio - 1) for ratio in plain) < 0.05
     kernel = [1.0] * len(jax)
-    assert "level with the kernel on one shape, ahead of it on another, behind it on four" in said
-    assert "and nowhere takes twice its time" in said
-    assert sum(0.95 < ratio < 1.05 for ratio in engine) == len(ahead(engine, kernel)) == 1
-    assert sum(ratio > 1.05 for ratio in engine) == 4
-    assert max(engine) < 2
+    assert "The engine is behind the kernel on all six, and nowhere takes twice its time." in said
+    assert 1.05 < min(engine) <= max(engine) < 2
     assert (
-        "behind the kernel on all six, and behind the engine on all but 32×100×32×64, where they are level" in said
+        "behind the kernel on all six, and behind the engine on all but 32×100×128×128, where they are level"
+        in said
     )
     assert len(ahead(kernel, jax)) == 6
-    assert {*bench.SHAPES} - {*ahead(engine, jax)} == {(32, 100, 32, 64)}
+    assert {*bench.SHAPES} - {*ahead(engine, jax)} == {(32, 100, 128, 128)}
     assert not ahead(jax, engine)
     assert "stays within a quarter of the hoisted loop's time" in said
     quotients = [a / b for a, b in zip(script, python, strict=True)]
