@@ -111,6 +111,15 @@ def test_a_chapter_starts_under_its_own_name(chapter):
     assert f'notebook.start("{chapter}"' in code(nbformat.read(notebook(chapter), 4))[2].source
 
 
+def test_no_line_of_prose_is_taken_for_a_comment_or_a_list(nb):
+    """A line that begins with % is a comment, one with "1. " begins a list, in the middle of a sentence too."""
+    for cell in nb.cells:
+        lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
+        for before, line in zip(["", *lines], lines, strict=False):
+            assert not line.startswith("%")
+            assert not (before.strip() and re.match(r"1[.)] ", line)), line
+
+
 def test_every_figure_has_alt_text_a_caption_and_a_name(nb):
     for cell in code(nb):
         if any(set(FIGURES) & set(output.get("data", {})) for output in cell.outputs):

@@ -44,7 +44,7 @@ def test_spoken_digits_says_what_its_full_run_recorded():
     [text] = [
         " ".join(cell.source.split())
         for cell in nbformat.read(notebook("applications/spoken_digits"), 4).cells
-        if cell.cell_type == "markdown" and "the full scale" in cell.source
+        if cell.cell_type == "markdown" and "at full scale, with 128 units" in cell.source
     ]
     [path] = ROOT.glob("results/*/full/applications/spoken_digits.json")
     run = json.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ def test_spoken_digits_says_what_its_full_run_recorded():
     assert "with 128 units, 1,500 steps and ten seeds" in text
     assert all("1,500 steps" in one["measure"] for one in run["evidence"])
     assert run["figures"]["spoken-digits-splits"] == 10
-    assert "little more than half the errors of the blind neighbour" in text
+    assert "little more than half of these errors" in text
     assert 0.5 < blind < 0.6
     assert "still nearly twice those of warping" in text
     assert 1.8 < warping < 2
