@@ -297,9 +297,11 @@ class LSTMVariant(LSTM):
 
     def project(self, x: Tensor, w: SimpleNamespace) -> Tensor:
         """See :meth:`Cell.project`; with layer norm, LN(W_ih x_t) and then its gain and bias."""
-        if not self.layer_norm:
-            return super().project(x, w)
-        return layer_norm(linear(x, w.weight_ih), w.weight_ln_ih.shape, w.weight_ln_ih, w.bias_ih)
+        return self.normalise(linear(x, w.weight_ih), w) if self.layer_norm else super().project(x, w)
+
+    def normalise(self, product: Tensor, w: SimpleNamespace) -> Tensor:
+        """Layer norm of W_ih x_t, as ``project`` has it."""
+        return layer_norm(product, w.weight_ln_ih.shape, w.weight_ln_ih, w.bias_ih)
 
     def drop_input(self, x: Tensor, training: bool) -> Tensor:
         """See :meth:`Cell.drop_input`; with variational dropout, the same features at every step of a sequence."""

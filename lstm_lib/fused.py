@@ -58,8 +58,11 @@ from lstm_lib.unroll import transforms, walk
 BLOCK = 1 << 20
 """Bytes of gates that are worked on at a time: what stays in a core's cache."""
 
-SMALL = 1 << 21
-"""Multiplications in an LSTM's recurrent product up to which our own is the faster, by measurement."""
+SMALL = 1 << (21 if torch.backends.mkl.is_available() else 16)
+"""Multiplications in an LSTM's recurrent product up to which our own is the faster.
+
+Measured beside MKL. Another library may have units for products that no loop reaches, as Apple's has.
+"""
 
 LARGE = 1 << 20
 """Multiplications in a product beyond which oneDNN makes up for what asking it costs, by measurement."""
@@ -149,7 +152,7 @@ class _Sweep(torch.autograd.Function):
         for start in range(0, seq_len, n):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
-            _project(x[..., start:stop, :, :], u, b, block[..., :sums])
+            unit.take(_project(x[..., start:stop, :, :], u, b), block[..., :sums], work)
             if keep or start == 0:  # a view costs as much as an operation: not again where the memory is the same
                 views = unit.forward_views(block, rows)
             now = [s[..., start:stop, :, :] for s in states]
@@ -272,23 +275,18 @@ def _block_length(x: Tensor, numbers: int) -> int:
     return max(1, BLOCK // max(1, replicas * numbers * x.element_size()))  # an empty batch has no bytes
 
 
-def _project(x: Tensor, u: Tensor | None, b: Tensor | None, out: Tensor) -> None:
+def _project(x: Tensor, u: Tensor | None, b: Tensor | None) -> Tensor:
     """W_ih x + b of a block of steps, or the block itself where it is projected already."""
     if u is None:
-        out.copy_(x)
-        return
-    x, ut = x.flatten(-3, -2), u.transpose(-1, -2)
-    if u.dim() == 3:  # a block of replicas cannot be flattened in place
-        product = torch.bmm(x, ut).view_as(out)
-        out.copy_(product) if b is None else torch.add(product, b[:, None, None], out=out)
+        return x
+    flat, ut = x.flatten(-3, -2), u.transpose(-1, -2)
+    if u.dim() == 3:
+        sums = torch.bmm(flat, ut) if b is None else torch.baddbmm(b[:, None], flat, ut)
+    elif products(flat, ut)[0] is onednn:
+        sums = onednn(flat, ut, bias=b)
     else:
-        flat, (put, _) = out.flatten(-3, -2), products(x, ut)
-        if b is None:
-            put(x, ut, out=flat)
-        elif put is onednn:
-            onednn(x, ut, flat, b)
-        else:
-            torch.addmm(b, x, ut, out=flat)
+        sums = torch.mm(flat, ut) if b is None else torch.addmm(b, flat, ut)
+    return sums.unflatten(-2, x.shape[-3:-1])
 
 
 def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
@@ -348,6 +346,29 @@ def onednn(a: Tensor, b: Tensor, out: Tensor | None = None, bias: Tensor | None 
 
 def add_onednn(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return total.add_(onednn(a, b))
+
+
+class _Product(torch.autograd.Function):
+    """a b by oneDNN, and the gradients by whatever is the fastest for them."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return onednn(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple:
+        a, b = ctx.saved_tensors
+        by_a, by_b = ctx.needs_input_grad
+        return product(d, b.mT) if by_a else None, product(a.mT, d) if by_b else None
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b for autograd, by what :func:`products` finds; differentiable as often as one likes."""
+    special = transforms() or torch.compiler.is_compiling() or torch.is_autocast_enabled(a.device.type)
+    if special or any(torch._C._functorch.is_legacy_batchedtensor(t) for t in (a, b)):
+        return a @ b
+    return _Product.apply(a, b) if products(a, b)[0] is onednn else a @ b
 
 
 def add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -438,6 +459,10 @@ class Unit:
     def forward_views(self, block: Tensor, rows: int) -> list:
         """Of each step, what ``step`` works on."""
         return [block[..., :rows].unbind(-3), *self.parts(block)]
+
+    def take(self, sums: Tensor, gates: Tensor, work: dict) -> None:
+        """Take the projected inputs of a block of steps, where its gates will be or elsewhere."""
+        gates.copy_(sums)
 
     def begin(self, gates, states, work):
         """Before the first block: put into ``work`` what all of them need."""
@@ -697,18 +722,21 @@ class CompiledLSTM(LSTMUnit):
         gates = split(gates, self.count)
         work["arrays"] = [array(gates, 5), *(array(s, 4) for s in states), array(work["c_0"], 3)]
 
+    def take(self, sums, gates, work):
+        work["sums"] = sums
+
     def forward_views(self, block, rows):
-        return block[..., :rows].unbind(-3)
+        return ()
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        step, arrays, (_, multiply) = work["step"], work["arrays"], products(before[0], vt)
+        sums, step, (_, multiply) = work["sums"], work["step"], products(before[0], vt)
+        arrays = [array(split(sums, 4), 5), *work["arrays"]]
         (h_0, _), (h, c) = before, now
         if is_small(work["c_0"]):
-            first = steps.start - places(steps, arrays[0]).start
-            kernels().forward_small(ends(steps), first, array(vt, 3), array(work["h_0"], 3), *arrays)
+            kernels().forward_small(ends(steps), array(vt, 3), array(work["h_0"], 3), *arrays)
             return h.select(-3, -1), c.select(-3, -1)
-        for t, k, sums, last in zip(steps, places(steps, arrays[0]), views, (h_0, *h.unbind(-3)), strict=False):
-            multiply(sums, last, vt)
+        for k, (t, pre, last) in enumerate(zip(steps, sums.unbind(-3), (h_0, *h.unbind(-3)), strict=False)):
+            multiply(pre, last, vt)
             step(t, k, *arrays)
         return h.select(-3, -1), c.select(-3, -1)
 
@@ -769,19 +797,18 @@ def split(x: Tensor, count: int) -> Tensor:
     return x.unflatten(-1, (count, -1))
 
 
-def places(steps: range, gates: np.ndarray) -> range:
-    """Where the gates of these steps stand: at their numbers if those of all steps are kept, else from 0 on."""
-    return steps if steps.stop <= gates.shape[1] else range(len(steps))
-
-
 @cache
 def kernels() -> ModuleType | None:
     """The compiled kernels; None without numba, or where it may not compile, or not keep what it did."""
     try:
         from lstm_lib import kernels as compiled  # not with the library: half a second
-    except (ImportError, OSError, RuntimeError):
+
+        if not hasattr(compiled.sigmoid, "py_func"):  # NUMBA_DISABLE_JIT
+            return None
+        compiled.sigmoid(np.float32(0))  # only now would numba say that it does not know one of our options
+    except (ImportError, OSError, RuntimeError, KeyError):
         return None
-    return compiled if hasattr(compiled.sigmoid, "py_func") else None  # NUMBA_DISABLE_JIT
+    return compiled
 
 
 def room_for(gates: Tensor, n: int, size: int) -> Tensor:

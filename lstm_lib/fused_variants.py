@@ -25,9 +25,10 @@ from lstm_lib.fused import (
     ends,
     is_small,
     kernels,
-    places,
+    product,
     products,
     room_for,
+    split,
     through_sigmoid,
 )
 
@@ -75,7 +76,8 @@ class VariantUnit(LSTMUnit):
 
     def projected(self, work: dict) -> Tensor:
         x, u, gain, b = (work[name] for name in self.sources)
-        return self.cell.project(x, SimpleNamespace(weight_ih=u, weight_ln_ih=gain, bias_ih=b))
+        rows = product(x.flatten(0, -2), u.mT).unflatten(0, x.shape[:-1])
+        return self.cell.normalise(rows, SimpleNamespace(weight_ln_ih=gain, bias_ih=b))
 
     # Forward ---------------------------------------------------------------------------------------------------
 
@@ -223,27 +225,29 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
     """The same, each step in one call of :mod:`lstm_lib.kernels`."""
 
     def forward_views(self, block, rows):
-        return sums_of(block).unbind(-3) if self.layer_norm else super().forward_views(block, rows)
+        return sums_of(block).unbind(-3) if self.layer_norm else ()
 
     def begin(self, gates, states, work):
         super().begin(gates, states, work)
         work["step"] = kernels().forward_variant
-        work["arrays"] += [array(work["h_0"], 3), *vectors_of(work, gates), *self.options(work)]
+        work["arrays"] += [room_of(work), array(work["h_0"], 3), *vectors_of(work, gates), *self.options(work)]
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        step, arrays = work["step"], work["arrays"]
+        sums, step = work["sums"], work["step"]
+        arrays = [array(split(sums, 4), 5), *work["arrays"]]
         if is_small(work["c_0"]):
-            first = steps.start - places(steps, arrays[0]).start
-            kernels().forward_variant_small(ends(steps), first, array(vt, 3), mask_of(work, "drop_h"), *arrays)
+            kernels().forward_variant_small(ends(steps), array(vt, 3), mask_of(work, "drop_h"), *arrays)
             return now[0].select(-3, -1), now[1].select(-3, -1)
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
         put, multiply = products(before[0], vt)
         if self.layer_norm:
             multiply = partial(put_product, put)
+        else:
+            views = sums.unbind(-3)
         (h_0, _), (h, c) = before, now
-        for j, (t, k) in enumerate(zip(steps, places(steps, arrays[0]), strict=True)):
-            last = h.select(-3, j - 1) if j else h_0
-            multiply(views[j], last if drop is None else last * drop[j], vt)
+        for k, t in enumerate(steps):
+            last = h.select(-3, k - 1) if k else h_0
+            multiply(views[k], last if drop is None else last * drop[k], vt)
             step(t, k, *arrays)
         return h.select(-3, -1), c.select(-3, -1)
 
@@ -253,7 +257,7 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         work["past"] = torch.empty_like(carried[0]) if "zone_h" in self.masks else None
         work["through"] = room_for(gates, space.shape[-3], space.shape[-1]) if self.layer_norm else None
         work["found"] = {name: torch.zeros_like(total) for name, total in extra.items()}  # by a block of steps
-        work["arrays"] += [array(work["past"], 3, gates), array(work["through"], 4, gates)]
+        work["arrays"] += [room_of(work), array(work["past"], 3, gates), array(work["through"], 4, gates)]
         work["arrays"] += [*vectors_of(work["found"], gates), *vectors_of(work, gates), *self.options(work)]
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
@@ -291,6 +295,12 @@ def sums_of(block: Tensor) -> Tensor:
 def put_product(put: Callable, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """out = a b, where ``out`` is not contiguous; bmm's ``out`` has to be."""
     return put(a, b, out=out) if a.dim() == 2 else out.copy_(put(a, b))
+
+
+def room_of(work: dict) -> np.ndarray:
+    """What the kernels of a variant write beside their results."""
+    batch, hidden = work["c_0"].shape[-2:]
+    return array(work["c_0"].new_empty(8 + batch, hidden), 2)
 
 
 def mask_of(work: dict, name: str) -> np.ndarray:

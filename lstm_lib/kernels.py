@@ -7,20 +7,22 @@ and write numpy's views of PyTorch's memory. Large products W h stay PyTorch's; 
 small, ``forward_small`` and its like walk through many steps in one call.
 
 Each loop runs over the units of one sequence, and the compiler makes vector instructions of it. It may join a
-product and a sum into one operation, and nothing else: a NaN stays a NaN, and −0 stays −0. The plain LSTM has few
-loops, which read all that they need of a unit before they write, each with a range of its own: by measurement that
-takes half to two thirds of the time of a loop for each equation.
+product and a sum into one operation, and nothing else: a NaN stays a NaN, and −0 stays −0. There are few loops,
+which read all that they need of a unit before they write, each with a range of its own: by measurement that takes
+half to two thirds of the time of a loop for each equation. Peepholes backward have a loop for each: the compiler
+gives up on vectors where it would have to see for too many arrays that none lies in another.
 
 Importing this module imports numba, half a second; the first call compiles for some seconds, and keeps what it
 compiled on disk, beside this file or in the user's own cache. So :mod:`lstm_lib.fused` imports it when it needs
 it.
 
 Arrays are C-contiguous and of one dtype, float32 or float64; an option that is off is an array of length 0. The
-first dimension counts networks: the replicas of :func:`torch.func.vmap`, or one. ``gates`` are (networks, steps,
-batch, 5, hidden_size): o, i, f, g and tanh(c), where the forward pass finds the sums W_ih x + W_hh h + b in place
-of the first four; under layer norm, which stands between W_hh h and the sums, it finds W_hh h in four more blocks.
-``h``, ``c`` are (networks, seq_len, batch, hidden_size); ``h_0``, ``c_0``, the states before the first step,
-(networks, batch, hidden_size). What holds a block of steps alone has step ``t`` at place ``k``.
+first dimension counts networks: the replicas of :func:`torch.func.vmap`, or one. ``sums`` are W_ih x + W_hh h + b,
+(networks, steps, batch, 4, hidden_size); a variant may overwrite them. ``gates`` are (networks, steps, batch, 5,
+hidden_size): o, i, f, g and tanh(c). Under layer norm, which stands between W_hh h and the sums, these lack
+W_hh h, which is in four more blocks of ``gates``. ``h``, ``c`` are (networks, seq_len, batch, hidden_size);
+``h_0``, ``c_0``, the states before the first step, (networks, batch, hidden_size). What holds a block of steps
+alone has step ``t`` at place ``k``; ``gates`` may.
 """
 
 import math
@@ -30,8 +32,12 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-_summed = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})  # sums, never gates
+# No kernel makes an array, so none has to count references: counting took half of a variant's step. numba's option
+# for it, _nrt, has no public name.
+_compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"}, _nrt=False)
+_summed = njit(  # for sums, never for gates
+    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, _nrt=False
+)
 
 
 # Functions ----------------------------------------------------------------------------------------------------
@@ -149,6 +155,15 @@ def _normalise_back(d, unit, scale):
         d[j] = scale * (d[j] - mean - unit[j] * along)
 
 
+@_compiled
+def _gain_back(d, unit, gain, to_gain, to_unit):
+    """From the gradient of unit ⊙ gain to that of ``unit``, and what it adds to that of ``gain``."""
+    for j in range(d.size):
+        to_gain[j] += d[j] * unit[j]
+    for j in range(d.size):
+        to_unit[j] = d[j] * gain[j]
+
+
 # The LSTM -----------------------------------------------------------------------------------------------------
 
 
@@ -158,14 +173,22 @@ def _blocks(a):
 
 
 @_compiled
-def forward(t, k, gates, h, c, c_0):
-    """One step: from the sums of step ``t``, at ``k``, to its gates, c_t and h_t, all in place."""
+def _place(t, k, gates, h):
+    """Where the gates of step t are."""
+    return t if gates.shape[1] == h.shape[1] else k
+
+
+@_compiled
+def forward(t, k, sums, gates, h, c, c_0):
+    """One step: from its sums to its gates, c_t and h_t."""
+    at = _place(t, k, gates, h)
     for n, row in np.ndindex(c_0.shape[:2]):
-        o, i, f, g = _blocks(gates[n, k, row])
-        y, ct, ht = gates[n, k, row, 4], c[n, t, row], h[n, t, row]
+        so, si, sf, sg = _blocks(sums[n, k, row])
+        o, i, f, g = _blocks(gates[n, at, row])
+        y, ct, ht = gates[n, at, row, 4], c[n, t, row], h[n, t, row]
         c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
         for j in range(len(ct)):
-            oj, ij, fj, gj = o[j], i[j], f[j], g[j]
+            oj, ij, fj, gj = so[j], si[j], sf[j], sg[j]
             o[j], i[j], f[j], g[j] = sigmoid(oj), sigmoid(ij), sigmoid(fj), tanh(gj)
         for j in range(len(ct)):
             cj = f[j] * c_[j] + i[j] * g[j]
@@ -214,22 +237,15 @@ def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
 
 
 @_compiled
-def _gate(a, gone):
-    """From a gate's sums to the gate, in place; 1 where it is gone."""
-    for j in range(len(a)):
-        a[j] = sigmoid(a[j])
-    if gone:
-        a[:] = 1
-
-
-@_compiled
 def forward_variant(
-    t, k, gates, h, c, c_0, h_0, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
+    t, k, sums, gates, h, c, c_0, room, h_0, ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
 ):  # fmt: skip
     """:func:`forward` of any variant.
 
     Parameters
     ----------
+    room : ndarray
+        To write to, (8 + batch, hidden_size): the first eight rows are for one sequence, the others for a state.
     ci, cf, co : ndarray
         Peephole weights, (networks, hidden_size).
     gain, gain_c, bias_c : ndarray
@@ -243,62 +259,58 @@ def forward_variant(
     """
     one = c.dtype.type(1)
     no_input, no_forget, no_output, no_input_tanh, no_output_tanh = without
-    hidden = c.shape[3]
-    unit = np.empty(4 * hidden, c.dtype)
+    hidden, at = c.shape[3], _place(t, k, gates, h)
+    unit = room[:4].reshape(-1)
     for n, row in np.ndindex(c_0.shape[:2]):
-        o, i, f, g = _blocks(gates[n, k, row])
-        y, ct, ht = gates[n, k, row, 4], c[n, t, row], h[n, t, row]
+        o, i, f, g = _blocks(gates[n, at, row])
+        y, ct, ht = gates[n, at, row, 4], c[n, t, row], h[n, t, row]
         c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
-        units = range(hidden)
+        pre = sums[n, k, row]
         if len(gain):
-            pre = gates[n, k, row].reshape(-1)
-            _normalise(pre[5 * hidden :], unit)
+            known, pre = pre.reshape(-1), room[:4]
+            _normalise(gates[n, at, row].reshape(-1)[5 * hidden :], unit)
             for j in range(4 * hidden):
-                pre[j] += unit[j] * gain[n, j]
+                unit[j] = known[j] + unit[j] * gain[n, j]
+        so, si, sf, sg = _blocks(pre)
         if len(ci):
-            for j in units:
-                i[j] += ci[n, j] * c_[j]
-            for j in units:
-                f[j] += cf[n, j] * c_[j]
-        _gate(f, no_forget)
-        _gate(i, no_input)
-        if coupled:
-            for j in units:
-                i[j] = one - f[j]
-        if not no_input_tanh:
-            for j in units:
-                g[j] = tanh(g[j])
-        for j in units:
+            for j in range(hidden):
+                ij, fj, cj = si[j], sf[j], c_[j]
+                si[j], sf[j] = ij + ci[n, j] * cj, fj + cf[n, j] * cj
+        for j in range(hidden):
+            ij, fj, gj = sigmoid(si[j]), sigmoid(sf[j]), sg[j]
+            f[j] = fj = one if no_forget else fj
+            i[j] = one - fj if coupled else one if no_input else ij
+            g[j] = gj if no_input_tanh else tanh(gj)
+        for j in range(hidden):
             ct[j] = f[j] * c_[j] + i[j] * g[j]
         if len(co):
-            for j in units:
-                o[j] += co[n, j] * ct[j]
-        _gate(o, no_output)
+            for j in range(hidden):
+                so[j] += co[n, j] * ct[j]
         if len(gain):
             _normalise(ct, y)
-            for j in units:
+            for j in range(hidden):
                 y[j] = y[j] * gain_c[n, j] + bias_c[n, j]
         else:
-            for j in units:
+            for j in range(hidden):
                 y[j] = ct[j]
-        if not no_output_tanh:
-            for j in units:
-                y[j] = tanh(y[j])
-        for j in units:
-            ht[j] = o[j] * y[j]
+        for j in range(hidden):
+            oj, yj = sigmoid(so[j]), y[j]
+            o[j] = oj = one if no_output else oj
+            y[j] = yj = yj if no_output_tanh else tanh(yj)
+            ht[j] = oj * yj
         if len(zone_h):
             mask, h_ = zone_h[n, t % zone_h.shape[1], row], h[n, t - 1, row] if t > 0 else h_0[n, row]
-            for j in units:
+            for j in range(hidden):
                 ht[j] = mask[j] * h_[j] + (one - mask[j]) * ht[j]
         if len(zone_c):
             mask = zone_c[n, t % zone_c.shape[1], row]
-            for j in units:
+            for j in range(hidden):
                 ct[j] = mask[j] * c_[j] + (one - mask[j]) * ct[j]
 
 
 @_compiled
 def backward_variant(
-    t, k, gates, c, c_0, to_h, to_c, dh, dc, d, past, through, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
+    t, k, gates, c, c_0, to_h, to_c, dh, dc, d, room, past, through, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
     ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
 ):  # fmt: skip
     """:func:`backward` of any variant. A gate that is gone is 1, and so is its own gradient's factor 1 − 1 = 0.
@@ -313,94 +325,69 @@ def backward_variant(
     d_gain, d_gain_c, d_bias_c, d_ci, d_cf, d_co : ndarray
         Take the gradients of the vectors of the same names: what this step adds to them.
     """
-    one = c.dtype.type(1)
+    zero, one = c.dtype.type(0), c.dtype.type(1)
     _, _, _, no_input_tanh, no_output_tanh = without
     hidden = c.shape[3]
-    new, unit_c, shown, kept = np.empty((4, hidden), c.dtype)  # shown: the gradient of what h shows of c
-    unit = np.empty(4 * hidden, c.dtype)
+    unit = room[:4].reshape(-1)
+    new, unit_c, shown, kept = _blocks(room[4:])  # shown: the gradient of what h shows of c
     for n, row in np.ndindex(c_0.shape[:2]):
         o, i, f, g = _blocks(gates[n, t, row])
         d_o, d_i, d_f, d_g = _blocks(d[n, k, row])
         y, dht, dct = gates[n, t, row, 4], dh[n, row], dc[n, row]
         c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
-        units = range(hidden)
         if len(to_h):
-            for j in units:
+            for j in range(hidden):
                 dht[j] += to_h[n, t, row, j]
         if len(to_c):
-            for j in units:
+            for j in range(hidden):
                 dct[j] += to_c[n, t, row, j]
         if len(zone_h):  # a share of each state's gradient goes to the state before, past the step
-            mask = zone_h[n, t % zone_h.shape[1], row]
-            for j in units:
-                past[n, row, j] = dht[j] * mask[j]
-            for j in units:
-                dht[j] *= one - mask[j]
+            mask, aside = zone_h[n, t % zone_h.shape[1], row], past[n, row]
+            for j in range(hidden):
+                dhj, mj = dht[j], mask[j]
+                aside[j], dht[j] = dhj * mj, dhj * (one - mj)
         if len(zone_c):
             mask = zone_c[n, t % zone_c.shape[1], row]
-            for j in units:
-                kept[j] = dct[j] * mask[j]
-            for j in units:
-                dct[j] *= one - mask[j]
-        for j in units:
+            for j in range(hidden):
+                dcj, mj = dct[j], mask[j]
+                kept[j], dct[j] = dcj * mj, dcj * (one - mj)
+        for j in range(hidden):
+            oj, yj, dhj = o[j], y[j], dht[j]
             new[j] = f[j] * c_[j] + i[j] * g[j]  # c_t before zoneout
-        for j in units:
-            d_o[j] = dht[j] * y[j] * o[j] * (one - o[j])
-        for j in units:
-            shown[j] = dht[j] * o[j]
-        if not no_output_tanh:
-            for j in units:
-                shown[j] *= one - y[j] * y[j]
+            d_o[j] = dhj * yj * oj * (one - oj)
+            shown[j] = dhj * oj * (one if no_output_tanh else one - yj * yj)
         if len(gain):
             scale = _normalise(new, unit_c)
-            for j in units:
-                d_gain_c[n, j] += shown[j] * unit_c[j]
-            for j in units:
+            for j in range(hidden):
                 d_bias_c[n, j] += shown[j]
-            for j in units:
-                shown[j] *= gain_c[n, j]
+            _gain_back(shown, unit_c, gain_c[n], d_gain_c[n], shown)
             _normalise_back(shown, unit_c, scale)
-        for j in units:
-            dct[j] += shown[j]
         if len(co):
-            for j in units:
-                dct[j] += d_o[j] * co[n, j]
-            for j in units:
+            for j in range(hidden):
+                shown[j] += d_o[j] * co[n, j]
+            for j in range(hidden):
                 d_co[n, j] += d_o[j] * new[j]
-        for j in units:
-            d_f[j] = dct[j] * c_[j] * f[j] * (one - f[j])
-        if coupled:
-            for j in units:
-                d_f[j] -= dct[j] * g[j] * f[j] * (one - f[j])
-            for j in units:
-                d_i[j] = 0
-        else:
-            for j in units:
-                d_i[j] = dct[j] * g[j] * i[j] * (one - i[j])
-        for j in units:
-            d_g[j] = dct[j] * i[j]
-        if not no_input_tanh:
-            for j in units:
-                d_g[j] *= one - g[j] * g[j]
-        for j in units:
-            dct[j] *= f[j]
+        for j in range(hidden):
+            ij, fj, gj, cj = i[j], f[j], g[j], c_[j]
+            dcj = dct[j] + shown[j]  # all that reaches c_t
+            d_i[j] = zero if coupled else dcj * gj * ij * (one - ij)
+            d_f[j] = dcj * (cj - gj if coupled else cj) * fj * (one - fj)
+            d_g[j] = dcj * ij * (one if no_input_tanh else one - gj * gj)
+            dct[j] = dcj * fj
         if len(ci):
-            for j in units:
+            for j in range(hidden):
                 dct[j] += d_i[j] * ci[n, j] + d_f[j] * cf[n, j]
-            for j in units:
+            for j in range(hidden):
                 d_ci[n, j] += d_i[j] * c_[j]
-            for j in units:
+            for j in range(hidden):
                 d_cf[n, j] += d_f[j] * c_[j]
         if len(zone_c):
-            for j in units:
+            for j in range(hidden):
                 dct[j] += kept[j]
         if len(gain):
             scale = _normalise(gates[n, t, row].reshape(-1)[5 * hidden :], unit)
-            dj, to = d[n, k, row].reshape(-1), through[n, k, row]
-            for j in range(4 * hidden):
-                d_gain[n, j] += dj[j] * unit[j]
-            for j in range(4 * hidden):
-                to[j] = dj[j] * gain[n, j]
+            to = through[n, k, row]
+            _gain_back(d[n, k, row].reshape(-1), unit, gain[n], d_gain[n], to)
             _normalise_back(to, unit, scale)
 
 
@@ -408,43 +395,40 @@ def backward_variant(
 
 
 @_compiled
-def _four(a, k):
-    return a[k], a[k + 1], a[k + 2], a[k + 3]
-
-
-@_compiled
 def _add_forward(x, w, out, first):
     """out += x W of each sequence, (batch, columns) times (columns, width), into ``out`` from column ``first`` on.
 
-    Rows of W are wide here: numbers of x multiply them whole. Four sequences meet four rows in one loop, so that a
-    number that is read serves four products; it reads before it writes, or the compiler would not make it vectors.
+    Rows of W are wide here: numbers of x multiply them whole. Four sequences meet three rows in one loop, so that
+    a number that is read serves up to four products. The twelve numbers of x stay in registers, where sixteen did
+    not: a vector on the stack lies across two lines of the cache, or does not, by chance for each process.
     """
     batch, columns = x.shape
     units = range(w.shape[1])
-    for b in range(0, batch - 3, 4):
-        x0, x1, x2, x3 = _four(x, b)
+    batch_4, columns_3 = batch // 4 * 4, columns // 3 * 3
+    for b in range(0, batch_4, 4):
+        x0, x1, x2, x3 = x[b], x[b + 1], x[b + 2], x[b + 3]
         y0, y1, y2, y3 = out[b][first:], out[b + 1][first:], out[b + 2][first:], out[b + 3][first:]
-        for k in range(0, columns - 3, 4):
-            w0, w1, w2, w3 = _four(w, k)
-            a0, a1, a2, a3 = _four(x0, k)
-            b0, b1, b2, b3 = _four(x1, k)
-            c0, c1, c2, c3 = _four(x2, k)
-            d0, d1, d2, d3 = _four(x3, k)
+        for k in range(0, columns_3, 3):
+            w0, w1, w2 = w[k], w[k + 1], w[k + 2]
+            a0, a1, a2 = x0[k], x0[k + 1], x0[k + 2]
+            b0, b1, b2 = x1[k], x1[k + 1], x1[k + 2]
+            c0, c1, c2 = x2[k], x2[k + 1], x2[k + 2]
+            d0, d1, d2 = x3[k], x3[k + 1], x3[k + 2]
             for j in units:
-                p, q, r, s = w0[j], w1[j], w2[j], w3[j]
-                y0[j] += a0 * p + a1 * q + a2 * r + a3 * s
-                y1[j] += b0 * p + b1 * q + b2 * r + b3 * s
-                y2[j] += c0 * p + c1 * q + c2 * r + c3 * s
-                y3[j] += d0 * p + d1 * q + d2 * r + d3 * s
-    for b in range(batch // 4 * 4, batch):
+                p, q, r = w0[j], w1[j], w2[j]
+                y0[j] += a0 * p + a1 * q + a2 * r
+                y1[j] += b0 * p + b1 * q + b2 * r
+                y2[j] += c0 * p + c1 * q + c2 * r
+                y3[j] += d0 * p + d1 * q + d2 * r
+    for b in range(batch_4, batch):
         y = out[b][first:]
-        for k in range(0, columns - 3, 4):
-            w0, w1, w2, w3 = _four(w, k)
-            a0, a1, a2, a3 = _four(x[b], k)
+        for k in range(0, columns_3, 3):
+            w0, w1, w2 = w[k], w[k + 1], w[k + 2]
+            a0, a1, a2 = x[b, k], x[b, k + 1], x[b, k + 2]
             for j in units:
-                y[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
+                y[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j]
     for b in range(batch):
-        for k in range(columns // 4 * 4, columns):
+        for k in range(columns_3, columns):
             y, a, row = out[b][first:], x[b, k], w[k]
             for j in units:
                 y[j] += a * row[j]
@@ -487,26 +471,33 @@ def _add_backward(w, d, out):
 
 
 @_compiled
-def forward_small(steps, first, vt, h_0, *arrays):
+def _times(a, b, out):
+    for row in range(len(a)):
+        for j in range(a.shape[1]):
+            out[row, j] = a[row, j] * b[row, j]
+    return out
+
+
+@_compiled
+def forward_small(steps, vt, h_0, *arrays):
     """Many steps in one call, products and all: those of a small layer take less time than to ask for them.
 
     Parameters
     ----------
     steps : tuple of int
         The first step, and the one behind the last.
-    first : int
-        The step whose gates stand at 0.
     vt : ndarray
         W_hh, transposed, (networks, hidden_size, 4 × hidden_size).
     arrays : tuple of ndarray
-        From ``gates`` on, what :func:`forward` takes.
+        From ``sums`` on, what :func:`forward` takes.
     """
-    gates, h = arrays[0], arrays[1]
+    start, stop = steps
+    sums, h = arrays[0], arrays[2]
     networks, batch, hidden = h_0.shape
-    for t in range(*steps):
-        k = t - first
+    for t in range(start, stop):
+        k = t - start
         for n in range(networks):
-            _add_forward(h[n, t - 1] if t > 0 else h_0[n], vt[n], gates[n, k].reshape(batch, 5 * hidden), 0)
+            _add_forward(h[n, t - 1] if t > 0 else h_0[n], vt[n], sums[n, k].reshape(batch, 4 * hidden), 0)
         forward(t, k, *arrays)
 
 
@@ -525,21 +516,23 @@ def backward_small(steps, vt, *arrays):
 
 
 @_compiled
-def forward_variant_small(steps, first, vt, drop, *arrays):
+def forward_variant_small(steps, vt, drop, *arrays):
     """:func:`forward_small` of any variant; ``drop`` is variational dropout's mask, as ``zone_h``."""
-    gates, h, h_0, gain = arrays[0], arrays[1], arrays[4], arrays[8]
+    start, stop = steps
+    sums, gates, h, room, h_0, gain = arrays[0], arrays[1], arrays[2], arrays[5], arrays[6], arrays[10]
     networks, batch, hidden = h_0.shape
-    seen = np.empty((batch, hidden), h.dtype)
-    for t in range(*steps):
-        k = t - first
+    for t in range(start, stop):
+        k = t - start
         for n in range(networks):
-            seen[:] = h[n, t - 1] if t > 0 else h_0[n]
+            seen = h[n, t - 1] if t > 0 else h_0[n]
             if len(drop):
-                seen *= drop[n, t % drop.shape[1]]
-            sums = gates[n, k].reshape(batch, gates.shape[3] * hidden)
+                seen = _times(seen, drop[n, t % drop.shape[1]], room[8:])
             if len(gain):
-                sums[:, 5 * hidden :] = 0
-            _add_forward(seen, vt[n], sums, 5 * hidden if len(gain) else 0)
+                product = gates[n, _place(t, k, gates, h)].reshape(batch, 9 * hidden)
+                product[:, 5 * hidden :] = 0
+                _add_forward(seen, vt[n], product, 5 * hidden)
+            else:
+                _add_forward(seen, vt[n], sums[n, k].reshape(batch, 4 * hidden), 0)
         forward_variant(t, k, *arrays)
 
 
@@ -547,7 +540,7 @@ def forward_variant_small(steps, first, vt, drop, *arrays):
 def backward_variant_small(steps, vt, drop, *arrays):
     """:func:`backward_small` of any variant."""
     start, stop = steps
-    dh, d, past, through = arrays[5], arrays[7], arrays[8], arrays[9]
+    dh, d, past, through = arrays[5], arrays[7], arrays[9], arrays[10]
     networks, batch, hidden = dh.shape
     for t in range(stop - 1, start - 1, -1):
         k = t - start
@@ -559,6 +552,8 @@ def backward_variant_small(steps, vt, drop, *arrays):
             else:
                 _add_backward(vt[n], d[n, k].reshape(batch, 4 * hidden), dh[n])
             if len(drop):
-                dh[n] *= drop[n, t % drop.shape[1]]
-        if len(past):
-            dh += past
+                _times(dh[n], drop[n, t % drop.shape[1]], dh[n])
+        for n in range(len(past)):
+            for row in range(batch):
+                for j in range(hidden):
+                    dh[n, row, j] += past[n, row, j]

@@ -384,7 +384,7 @@ import sys
 {block}
 import torch
 from lstm_lib import LSTM, cells, fused
-assert "numba.core" not in sys.modules  # it comes when it is needed, not with the library
+assert {loaded} or "numba.core" not in sys.modules  # it comes when it is needed, not with the library
 torch.manual_seed(0)
 layers = [LSTM(3, 5, dtype=torch.float64, **options) for options in ({{"peephole": True}}, {{"layer_norm": True}})]
 x = torch.randn(6, 2, 3, dtype=torch.float64)
@@ -396,14 +396,25 @@ assert (fused.kernels() is None) == {without}
 """
 
 
+UNKNOWN = """
+import os, tempfile
+os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()  # what is compiled already is not asked for its options
+import numba
+njit = numba.njit
+numba.njit = lambda *args, **options: njit(*args, **options, **{"unknown": True} if "_nrt" in options else {})
+"""
+
+
 def test_without_numba_the_numbers_are_the_same():
+    """Where it is not there, may not compile, or does not know one of our options."""
+    blocks = "", 'sys.modules["numba"] = None', 'import os; os.environ["NUMBA_DISABLE_JIT"] = "1"', UNKNOWN
     found = []
-    for block in ("", 'sys.modules["numba"] = None', 'import os; os.environ["NUMBA_DISABLE_JIT"] = "1"'):
-        program = PROGRAM.format(block=block, without=bool(block))
+    for block in blocks:
+        program = PROGRAM.format(block=block, without=bool(block), loaded=block == UNKNOWN)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found.append([float(word) for word in done.stdout.split()])
-    assert found[1] == found[2] == pytest.approx(found[0], rel=1e-10, abs=1e-10)
+    assert found[1] == found[2] == found[3] == pytest.approx(found[0], rel=1e-10, abs=1e-10)
 
 
 # Products by oneDNN -------------------------------------------------------------------------------------------
@@ -466,6 +477,32 @@ def test_onednn_and_torch_mm_give_the_same_layer(options, way, asked, monkeypatc
     for one, other in zip(ours, swept(layer, x), strict=True):
         agree(one, other, 1e-4)
     assert len(asked) == count
+
+
+def test_a_product_for_autograd_is_torchs(asked):
+    """Its gradients of both orders, too, and many at once."""
+
+    def all_of(multiply):
+        torch.manual_seed(0)
+        a, b = (torch.randn(shape, requires_grad=True) for shape in ((9, 5), (5, 7)))
+        out = multiply(a, b)
+        first = torch.autograd.grad(out.sin().sum(), (a, b), create_graph=True)
+        second = torch.autograd.grad(sum((g**3).sum() for g in first), (a, b))
+        many = torch.autograd.grad(multiply(a, b), b, torch.randn(3, 9, 7), is_grads_batched=True)
+        return [out, *first, *second, *many]
+
+    agree(all_of(fused.product), all_of(torch.matmul), 1e-4)
+    assert {(9, 5, 7), (9, 7, 5), (5, 9, 7)} <= set(asked)
+
+
+def test_where_a_product_is_torchs_own(asked):
+    a, b = torch.randn(9, 5), torch.randn(5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused.product(a, b).dtype == torch.bfloat16
+    assert torch.equal(fused.product(a.double(), b.double()), a.double() @ b.double())
+    agree(vmap(fused.product, (None, 2))(a, torch.stack([b, b], 2)), [a @ b] * 2, 1e-5)
+    agree(torch.func.jvp(fused.product, (a, b), (a, b)), [a @ b, 2 * a @ b], 1e-5)
+    assert not asked
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
