@@ -297,9 +297,9 @@ class LSTMVariant(LSTM):
 
     def project(self, x: Tensor, w: SimpleNamespace) -> Tensor:
         """See :meth:`Cell.project`; with layer norm, LN(W_ih x_t) and then its gain and bias."""
-        return self.normalise(linear(x, w.weight_ih), w) if self.layer_norm else super().project(x, w)
+        return self.normalize(linear(x, w.weight_ih), w) if self.layer_norm else super().project(x, w)
 
-    def normalise(self, product: Tensor, w: SimpleNamespace) -> Tensor:
+    def normalize(self, product: Tensor, w: SimpleNamespace) -> Tensor:
         """Layer norm of W_ih x_t, as ``project`` has it."""
         return layer_norm(product, w.weight_ln_ih.shape, w.weight_ln_ih, w.bias_ih)
 

@@ -280,12 +280,14 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None) -> Tensor:
     if u is None:
         return x
     flat, ut = x.flatten(-3, -2), u.transpose(-1, -2)
-    if u.dim() == 3:
-        sums = torch.bmm(flat, ut) if b is None else torch.baddbmm(b[:, None], flat, ut)
-    elif products(flat, ut)[0] is onednn:
+    if u.dim() == 2 and products(flat, ut)[0] is onednn:
         sums = onednn(flat, ut, bias=b)
     else:
-        sums = torch.mm(flat, ut) if b is None else torch.addmm(b, flat, ut)
+        sums = flat.new_empty((*flat.shape[:-1], u.shape[-2]))  # autocast leaves alone what has an ``out``
+        if b is None:
+            torch.matmul(flat, ut, out=sums)
+        else:
+            (torch.addmm if u.dim() == 2 else torch.baddbmm)(b.unsqueeze(-2), flat, ut, out=sums)
     return sums.unflatten(-2, x.shape[-3:-1])
 
 

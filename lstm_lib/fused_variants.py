@@ -77,7 +77,7 @@ class VariantUnit(LSTMUnit):
     def projected(self, work: dict) -> Tensor:
         x, u, gain, b = (work[name] for name in self.sources)
         rows = product(x.flatten(0, -2), u.mT).unflatten(0, x.shape[:-1])
-        return self.cell.normalise(rows, SimpleNamespace(weight_ln_ih=gain, bias_ih=b))
+        return self.cell.normalize(rows, SimpleNamespace(weight_ln_ih=gain, bias_ih=b))
 
     # Forward ---------------------------------------------------------------------------------------------------
 

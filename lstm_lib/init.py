@@ -1,4 +1,4 @@
-"""How a layer starts: forget bias, chrono initialisation, orthogonal recurrence; all in place."""
+"""How a layer starts: forget bias, chrono initialization, orthogonal recurrence; all in place."""
 
 import math
 import numbers
@@ -54,7 +54,7 @@ def forget_bias_(layer: nn.LSTM, value: float = 1.0) -> nn.LSTM:
 
 @torch.no_grad()
 def chrono_(layer: nn.RNNBase, max_lag: float, generator: torch.Generator | None = None) -> nn.RNNBase:
-    """Give the units memories of all lengths up to ``max_lag``: chrono initialisation, Tallec & Ollivier 2018.
+    """Give the units memories of all lengths up to ``max_lag``: chrono initialization, Tallec & Ollivier 2018.
 
     A gate of value f forgets over about 1 / (1 − f) steps. For that to be T it needs f = 1 − 1/T, hence a bias
     b = ln(f / (1 − f)) = ln(T − 1). With T spread evenly from 2 to ``max_lag``:

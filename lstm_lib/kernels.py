@@ -125,7 +125,7 @@ def tanh(x):
 
 
 @_summed
-def _normalise(a, unit):
+def _normalize(a, unit):
     """``unit`` = (a − mean) / deviation, as torch.nn.LayerNorm has it; gives 1 / deviation."""
     number = a.dtype.type
     mean = squares = number(0)
@@ -142,7 +142,7 @@ def _normalise(a, unit):
 
 
 @_summed
-def _normalise_back(d, unit, scale):
+def _normalize_back(d, unit, scale):
     """From the gradient of ``unit`` to that of what it was made from, in place."""
     number = d.dtype.type
     mean = along = number(0)
@@ -268,7 +268,7 @@ def forward_variant(
         pre = sums[n, k, row]
         if len(gain):
             known, pre = pre.reshape(-1), room[:4]
-            _normalise(gates[n, at, row].reshape(-1)[5 * hidden :], unit)
+            _normalize(gates[n, at, row].reshape(-1)[5 * hidden :], unit)
             for j in range(4 * hidden):
                 unit[j] = known[j] + unit[j] * gain[n, j]
         so, si, sf, sg = _blocks(pre)
@@ -287,7 +287,7 @@ def forward_variant(
             for j in range(hidden):
                 so[j] += co[n, j] * ct[j]
         if len(gain):
-            _normalise(ct, y)
+            _normalize(ct, y)
             for j in range(hidden):
                 y[j] = y[j] * gain_c[n, j] + bias_c[n, j]
         else:
@@ -320,7 +320,7 @@ def backward_variant(
     past : ndarray
         Takes what reaches h_{t-1} past the product, by zoneout, (networks, batch, hidden_size).
     through : ndarray
-        Takes the gradient of W_hh h_{t-1}, where that is normalised, at ``k``, (networks, steps, batch,
+        Takes the gradient of W_hh h_{t-1}, where that is normalized, at ``k``, (networks, steps, batch,
         4 × hidden_size).
     d_gain, d_gain_c, d_bias_c, d_ci, d_cf, d_co : ndarray
         Take the gradients of the vectors of the same names: what this step adds to them.
@@ -357,11 +357,11 @@ def backward_variant(
             d_o[j] = dhj * yj * oj * (one - oj)
             shown[j] = dhj * oj * (one if no_output_tanh else one - yj * yj)
         if len(gain):
-            scale = _normalise(new, unit_c)
+            scale = _normalize(new, unit_c)
             for j in range(hidden):
                 d_bias_c[n, j] += shown[j]
             _gain_back(shown, unit_c, gain_c[n], d_gain_c[n], shown)
-            _normalise_back(shown, unit_c, scale)
+            _normalize_back(shown, unit_c, scale)
         if len(co):
             for j in range(hidden):
                 shown[j] += d_o[j] * co[n, j]
@@ -385,10 +385,10 @@ def backward_variant(
             for j in range(hidden):
                 dct[j] += kept[j]
         if len(gain):
-            scale = _normalise(gates[n, t, row].reshape(-1)[5 * hidden :], unit)
+            scale = _normalize(gates[n, t, row].reshape(-1)[5 * hidden :], unit)
             to = through[n, k, row]
             _gain_back(d[n, k, row].reshape(-1), unit, gain[n], d_gain[n], to)
-            _normalise_back(to, unit, scale)
+            _normalize_back(to, unit, scale)
 
 
 # Small layers -------------------------------------------------------------------------------------------------

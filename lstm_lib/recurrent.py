@@ -133,7 +133,7 @@ def plain(model: nn.Module) -> nn.Module:
     """The same model with PyTorch's own layers in the place of the library's, on the same parameters.
 
     Some tools look at the exact type of a layer, and pass by a subclass in silence: dynamic quantization, counters
-    of operations, differential privacy, ``if type(module) == nn.LSTM`` in a function of initialisation. Give them
+    of operations, differential privacy, ``if type(module) == nn.LSTM`` in a function of initialization. Give them
     ``plain(model)``. A subclass of ``torch.jit.ScriptModule`` wants it too; ``torch.jit.script`` does it itself.
 
     Parameters

@@ -207,13 +207,8 @@ def test_the_rivals_in_making_it_fast_are_those_of_the_recorded_bench():
     kernel = [1.0] * len(jax)
     assert "The engine is behind the kernel on all six, and nowhere takes twice its time." in said
     assert 1.05 < min(engine) <= max(engine) < 2
-    assert (
-        "behind the kernel on all six, and behind the engine on all but 32×100×128×128, where they are level"
-        in said
-    )
-    assert len(ahead(kernel, jax)) == 6
-    assert {*bench.SHAPES} - {*ahead(engine, jax)} == {(32, 100, 128, 128)}
-    assert not ahead(jax, engine)
+    assert "is behind the kernel and the engine on all six" in said
+    assert len(ahead(kernel, jax)) == len(ahead(engine, jax)) == 6
     assert "stays within a quarter of the hoisted loop's time" in said
     quotients = [a / b for a, b in zip(script, python, strict=True)]
     assert 0.75 < min(quotients) <= max(quotients) < 1.25

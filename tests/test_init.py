@@ -1,4 +1,4 @@
-"""Initialisation against its formulas, on the layers' own behaviour where it can be measured."""
+"""Initialization against its formulas, on the layers' own behaviour where it can be measured."""
 
 import math
 
