@@ -1,14 +1,15 @@
 """Fast forward and hand-written backward: one engine over time, one pointwise part per unit.
 
 Autograd over a loop keeps a node and a tensor for each operation of each step. Here the whole sweep of one layer
-in one direction is a single node, ``_Sweep``. The engine does everything that is a matrix product; a *unit* does
-the rest, elementwise, a block of steps at a time. For an LSTM, with a = W_ih x_t + b + W_hh h_{t-1} in blocks, and
-U, V for W_ih, W_hh with their rows in the engine's order:
+in one direction is a single node, ``_Sweep``. The engine makes the products that take a block of steps at once;
+a *unit* walks through the block, and makes what a step needs: V h_{t-1} or Vᵀ da, and all that lies between two
+products. For an LSTM, with a = W_ih x_t + b + W_hh h_{t-1} in blocks, and U, V for W_ih, W_hh with their rows in
+the engine's order:
 
 ====================================  ==========================================================================
 forward, t = 1 … T                    backward, t = T … 1, from dh, dc: the loss differentiated by h_t, c_t
 ====================================  ==========================================================================
-a = U x_t + b, all steps at once      dU = Σ da x_tᵀ, db = Σ da, dx_t = Uᵀ da: of a block of steps at once
+a = U x_t + b, a block at once        dU = Σ da x_tᵀ, db = Σ da, dx_t = Uᵀ da: of a block of steps at once
 a += V h_{t-1}                        dh_{t-1} = Vᵀ da, and what reaches h_{t-1} from outside; dV = Σ da h_{t-1}ᵀ
 o, i, f = σ(a_o), σ(a_i), σ(a_f)      da_o = dh y o (1 − o), da_i = dc g i (1 − i), da_f = dc c_{t-1} f (1 − f)
 g = tanh(a_g)                         da_g = dc i (1 − g²)
@@ -16,16 +17,18 @@ c_t = f c_{t-1} + i g                 dc_{t-1} = dc f, and what reaches c_{t-1} 
 h_t = o y, y = tanh(c_t)              dc += dh o (1 − y²), before the three lines above that read it
 ====================================  ==========================================================================
 
-On a CPU an LSTM's step is one compiled call beside its product, and of a small layer a block of steps is one call,
-products and all (:mod:`lstm_lib.kernels`). Elsewhere, and for other
-units, it is some of PyTorch's operations. Then each da is dh or dc times a factor that only the forward pass
-knows: the unit forms these factors for a whole block at once, and a step back is a few products with them.
+On a CPU an LSTM's step is one compiled call beside its product, and of a small layer a block of steps is one
+call, products and all (:mod:`lstm_lib.kernels`). Elsewhere, and for other units, it is some of PyTorch's
+operations. Then each da is dh or dc times a factor that only the forward pass knows: the unit forms these
+factors for a whole block at once, and a step back is a few products with them.
 
-To follow one number from the loss to an entry of W_hh, begin in ``_Sweep.backward``. ``grads`` holds what the
-loss alone sends to each h_t and c_t; ``carried`` holds dh and dc as they come back through the steps after. The
-unit's ``backward`` adds the two and turns them into da, in ``d``, step by step from the last; da V is the next dh.
-After each block of steps, the engine adds h_{t-1}ᵀ da, over its steps and its batch, to ``dv``. This is the
-gradient of Vᵀ; transposed, it is that of V, and autograd, which saw V made of W_hh, puts the rows back in order.
+To follow one number from the loss to an entry of W_hh, begin in ``_Sweep.backward``. ``grads`` holds what
+reaches each h_t and c_t from outside the sweep; ``carried`` holds dh and dc as they come back through the steps
+after. The unit's ``backward``, or the kernel that it calls, adds the two and turns them into da, in ``d``, step
+by step from the last; da V is the next dh. After each block of steps, the engine adds h_{t-1}ᵀ da, over its
+steps and its batch, to ``dv``. This is the gradient of Vᵀ; transposed, it is that of V, and autograd, which saw
+V made of W_hh, puts the rows back in order. Where something stands between V h_{t-1} and the sums, as layer norm
+does, ``through``, the gradient of V h_{t-1}, takes the place of da in these two products.
 
 A block of about a megabyte stays in the cache. Rows of the weights are rearranged on the way in, and autograd
 takes the gradients back: the LSTM's are o, i, f, g, so that one sigmoid covers three blocks and the three that
@@ -141,9 +144,9 @@ class _Sweep(torch.autograd.Function):
         *_, seq_len, batch, _ = x.shape
         hidden, rows = v.shape[-1], v.shape[-2]
         lead = (*x.shape[:-3], seq_len, batch)
-        width, sums = unit.count * hidden, len(unit.blocks) * hidden
-        n = _block_length(x, batch * width)
-        gates = x.new_empty((*lead[:-2], seq_len if keep else min(n, seq_len), batch, width))
+        size, width = unit.count * hidden, len(unit.blocks) * hidden
+        n = _block_length(x, batch * size)
+        gates = x.new_empty((*lead[:-2], seq_len if keep else min(n, seq_len), batch, size))
         states = [x.new_empty((*lead, hidden)) for _ in unit.states]
         before = [work[name + "_0"] for name in unit.states]
         vt = v.transpose(-1, -2).contiguous()
@@ -152,7 +155,7 @@ class _Sweep(torch.autograd.Function):
         for start in range(0, seq_len, n):
             stop = min(start + n, seq_len)
             block = gates[..., start:stop, :, :] if keep else gates[..., : stop - start, :, :]
-            unit.take(_project(x[..., start:stop, :, :], u, b), block[..., :sums], work)
+            unit.take(_project(x[..., start:stop, :, :], u, b), block[..., :width], work)
             if keep or start == 0:  # a view costs as much as an operation: not again where the memory is the same
                 views = unit.forward_views(block, rows)
             now = [s[..., start:stop, :, :] for s in states]
@@ -171,7 +174,7 @@ class _Sweep(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
-        """Gradients of all arguments, from what reaches each state of all steps, and None for the gates."""
+        """Gradients of all arguments, from those of each state at all steps; the last, of the gates, is None."""
         unit, needs = ctx.unit, ctx.needs_input_grad[2:]
         tensors = ctx.saved_tensors  # arguments, then results: the states and the gates
         count = len(unit.states) + 1
@@ -206,7 +209,7 @@ class _Sweep(torch.autograd.Function):
             carried, d, through, h_before = unit.backward(
                 range(start, stop), space, block, now, before, outside, carried, v, masks, work, extra
             )
-            _accumulate(dv, h_before, through)  # through is d, unless something stands between V h and the sums
+            _accumulate(dv, h_before, through)  # of a GRU, d without its last block; d where V h is added as it is
             if du is not None:
                 _accumulate(du, x[..., start:stop, :, :], d)
             if dx is not None:
@@ -385,6 +388,7 @@ def _accumulate(total: Tensor, x: Tensor, d: Tensor) -> None:
 
 
 def times(d: Tensor, u: Tensor) -> Tensor:
+    """d U of each step."""
     return (d.flatten(-3, -2) @ u).unflatten(-2, d.shape[-3:-1])
 
 
@@ -413,11 +417,11 @@ class Unit:
     states, extras, masks : tuple of str
         What comes after x, U, V, b, by name: extras and masks, then the initial states.
     sources : tuple of str
-        Those of the extras that x was made from, where it comes projected: for second derivatives only, which save
-        the engine from keeping it.
+        Those of the extras from which x was made, where it comes projected: ``_readable_backward`` makes it anew
+        from them, so that the engine need not keep it.
 
-    Its methods share ``work``, a dictionary for one pass: the tensors of ``names``, and what ``begin`` and
-    ``begin_back`` put beside them.
+    Its methods share ``work``, a dictionary for one pass, forward or back: the tensors of ``names``, and what
+    one of them leaves there for another.
     """
 
     blocks: tuple[str, ...]
@@ -463,24 +467,24 @@ class Unit:
         return [block[..., :rows].unbind(-3), *self.parts(block)]
 
     def take(self, sums: Tensor, gates: Tensor, work: dict) -> None:
-        """Take the projected inputs of a block of steps, where its gates will be or elsewhere."""
+        """Keep the projected inputs of a block for ``forward``: where its gates will be, or in ``work``."""
         gates.copy_(sums)
 
     def begin(self, gates, states, work):
-        """Before the first block: put into ``work`` what all of them need."""
+        """Before the first block: put into ``work`` what all blocks need."""
         work["one"] = gates.new_ones(1)  # a number among the operands costs more than the operation
 
     def forward(self, steps, views, vt, before, now, masks, work):
         """A block of steps, from their projected inputs to their gates and states; gives the last states."""
-        _, multiply = products(before[0], vt)
+        _, add_product = products(before[0], vt)
         states = zip(*(s.unbind(-3) for s in now), strict=True)
         for new, pre, *parts in zip(states, *views, *map(each_step, masks.values()), strict=False):
-            self.step(multiply, pre, vt, parts, before, new, work)
+            self.step(add_product, pre, vt, parts, before, new, work)
             before = new
         return before
 
     def begin_back(self, space, gates, states, grads, carried, v, work, extra):
-        """The same before the first block back, which is the last."""
+        """Before the first block back, the last in time: put into ``work`` what all of them need."""
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
         """A block of steps back.
@@ -489,14 +493,18 @@ class Unit:
         ----------
         steps : range
             Their numbers.
-        space : tuple
+        space : tuple or Tensor
             From ``workspace``.
-        now, before : list of Tensor
-            Each state of these steps, and of the steps before them.
+        gates, now, before : Tensor, list of Tensor
+            The gates of these steps, each state, and each state before them, (…, steps, batch, size).
         outside : list of Tensor or None
             The gradients that reach the states of these steps from outside.
         carried : list of Tensor
-            Those that reach the last states from the steps after them; ``extra``, of the extras, is added to.
+            Those that reach the last states from the steps after them, (…, batch, hidden_size).
+        v, masks, work : Tensor, dict, dict
+            V; each mask of these steps; see the class.
+        extra : dict
+            The gradients of the extras, to be added to.
 
         Returns
         -------
@@ -513,8 +521,8 @@ class Unit:
         total = work["total"] = torch.empty_like(carried[0])
         work["wide"] = total.unsqueeze(-2)  # the same numbers, to be multiplied with several blocks at once
         more = self.factors(f, gates, now, before, work, masks)
-        product, multiply = products(carried[0], v)
-        (dh, *dc), dc = carried, (*carried, None)[1]
+        put, add_product = products(carried[0], v)
+        dh, dc = (*carried, None)[:2]
         grad_h, grad_c = (*outside, None)[:2]
         # Entry k of these reaches the state *before* step k of the block, to which step k sends its own, too.
         out_h, out_c = [None] * (count + 1), [None] * (count + 1)
@@ -525,11 +533,11 @@ class Unit:
             out_c[1:] = grad_c.unbind(-3)
             dc = dc + out_c[-1]
         each = list(zip(out_h, out_c, *views, *more, *map(each_step, masks.values()), strict=False))[:count]
-        for outside_h, outside_c, sums, *parts in reversed(each):
+        for outside_h, outside_c, d_product, *parts in reversed(each):
             past, dc = self.back(parts, dh, dc, work)
             if outside_c is not None:
                 dc = dc + outside_c
-            dh = self.carry(product, multiply, past, outside_h, sums, v, parts)
+            dh = self.carry(put, add_product, past, outside_h, d_product, v, parts)
         self.extra_grads(extra, d, before, work, masks)
         carried = [dh] if dc is None else [dh, dc.clone()]  # it may lie where the next block writes
         width = len(self.blocks) * v.shape[-1]
@@ -554,15 +562,15 @@ class Unit:
     def extra_grads(self, extra, d, before, work, masks):
         """Add a block's part of the gradients of the extras."""
 
-    def carry(self, product, multiply, past, outside, sums, v, parts):
+    def carry(self, put, add_product, past, outside, d_product, v, parts):
         """dh of the step before: from outside, past the product, and through it. Overwrites the first two."""
         if outside is None:
             outside, past = past, None
         if outside is None:
-            return product(sums, v)
+            return put(d_product, v)
         if past is not None:
             outside += past
-        return multiply(outside, sums, v)
+        return add_product(outside, d_product, v)
 
 
 class RNNUnit(Unit):
@@ -579,8 +587,8 @@ class RNNUnit(Unit):
     def unarrange(self, x, v, b, work):
         return SimpleNamespace(weight_hh=v, bias_hh=None), x
 
-    def step(self, multiply, pre, vt, parts, before, now, work):
-        self.activation(multiply(pre, before[0], vt), out=now[0])
+    def step(self, add_product, pre, vt, parts, before, now, work):
+        self.activation(add_product(pre, before[0], vt), out=now[0])
 
     def room(self, gates, n):
         f, d = room_for(gates, n, gates.shape[-1]), room_for(gates, n, gates.shape[-1])
@@ -622,9 +630,9 @@ class GRUUnit(Unit):
         r, z, hn, n = blocks_of(block, 4)
         return [p.unbind(-3) for p in (block[..., : 2 * r.shape[-1]], r, z, hn, n)]
 
-    def step(self, multiply, pre, vt, parts, before, now, work):
+    def step(self, add_product, pre, vt, parts, before, now, work):
         rz, r, z, hn, n = parts
-        multiply(pre, before[0], vt)
+        add_product(pre, before[0], vt)
         rz.sigmoid_()
         n.addcmul_(r, hn).tanh_()  # n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
         torch.lerp(n, before[0], z, out=now[0])  # h = n + z ⊙ (h_{t-1} − n)
@@ -675,17 +683,20 @@ class LSTMUnit(Unit):
         o, i, f, g, y, *_ = blocks_of(block, self.count)
         return [p.unbind(-3) for p in (block[..., : 3 * o.shape[-1]], o, i, f, g, y)]
 
-    def step(self, multiply, pre, vt, parts, before, now, work):
+    def step(self, add_product, pre, vt, parts, before, now, work):
         oif, o, i, f, g, y = parts
-        (h_0, c_0), (h, c) = before, now
-        multiply(pre, h_0, vt)
+        (h_, c_), (h, c) = before, now
+        add_product(pre, h_, vt)
         oif.sigmoid_()
         g.tanh_()
-        torch.mul(f, c_0, out=c).addcmul_(i, g)  # c = f ⊙ c_{t-1} + i ⊙ g
+        torch.mul(f, c_, out=c).addcmul_(i, g)  # c = f ⊙ c_{t-1} + i ⊙ g
         torch.mul(o, torch.tanh(c, out=y), out=h)  # h = o ⊙ tanh(c)
 
     def room(self, gates, n):
-        """Factors fc, fo, fi, ff, fg, f; gradients of o, i, f, g, c_{t-1}: what dc multiplies lies together."""
+        """Factors fc, fo, fi, ff, fg and the forget gate; gradients of o, i, f, g, c_{t-1}.
+
+        What dc multiplies lies together.
+        """
         hidden = gates.shape[-1] // self.count
         f, d = room_for(gates, n, 6 * hidden), room_for(gates, n, self.gradients * hidden)
         views = [f[..., :hidden], f[..., hidden : 2 * hidden], f[..., 2 * hidden :].unflatten(-1, (4, hidden))]
@@ -705,23 +716,24 @@ class LSTMUnit(Unit):
         return []
 
     def back(self, parts, dh, dc, work):
-        fc, fo, factors, d_o, d_ifg, d_c = parts
+        fc, fo, factors, d_o, d_ifgc, d_c = parts
         torch.mul(dh, fo, out=d_o)  # da_o
         torch.addcmul(dc, dh, fc, out=work["total"])  # all that reaches c_t
-        torch.mul(work["wide"], factors, out=d_ifg)  # da_i, da_f, da_g, and what goes on to c_{t-1}
+        torch.mul(work["wide"], factors, out=d_ifgc)  # da_i, da_f, da_g, and what goes on to c_{t-1}
         return None, d_c
 
 
 class CompiledLSTM(LSTMUnit):
     """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product.
 
-    The arrays that the kernels get are made once, and are the tensors' own memory: what a kernel writes, the next
-    product reads, and the other way round.
+    The kernels' arrays are the tensors' own memory, made once for a pass, that of ``sums`` once for a block:
+    what a kernel writes, the next product reads, and the other way round.
     """
 
     def begin(self, gates, states, work):
-        work["step"] = kernels().forward
+        work["kernel"] = kernels().forward
         gates = split(gates, self.count)
+        # In its order, after sums: gates, h, c, c_0.
         work["arrays"] = [array(gates, 5), *(array(s, 4) for s in states), array(work["c_0"], 3)]
 
     def take(self, sums, gates, work):
@@ -731,38 +743,41 @@ class CompiledLSTM(LSTMUnit):
         return ()
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        sums, step, (_, multiply) = work["sums"], work["step"], products(before[0], vt)
+        sums, kernel, (_, add_product) = work["sums"], work["kernel"], products(before[0], vt)
         arrays = [array(split(sums, 4), 5), *work["arrays"]]
-        (h_0, _), (h, c) = before, now
+        (h_, _), (h, c) = before, now
         if is_small(work["c_0"]):
             kernels().forward_small(ends(steps), array(vt, 3), array(work["h_0"], 3), *arrays)
             return h.select(-3, -1), c.select(-3, -1)
-        for k, (t, pre, last) in enumerate(zip(steps, sums.unbind(-3), (h_0, *h.unbind(-3)), strict=False)):
-            multiply(pre, last, vt)
-            step(t, k, *arrays)
+        for k, (t, pre, last) in enumerate(zip(steps, sums.unbind(-3), (h_, *h.unbind(-3)), strict=False)):
+            add_product(pre, last, vt)
+            kernel(t, k, *arrays)
         return h.select(-3, -1), c.select(-3, -1)
 
     def workspace(self, gates, n, rows):
+        """Room for ``d`` alone."""
         return room_for(gates, n, rows)
 
     def begin_back(self, space, gates, states, grads, carried, v, work, extra):
         c, to_h, to_c = states[1], *grads[:2]
-        work["step"] = kernels().backward
+        work["kernel"] = kernels().backward
         if is_small(work["c_0"]):
             work["vt"] = array(v.mT, 3)
+        # In its order: gates, c, c_0, to_h, to_c, dh, dc, d. dh and dc are the memory of carried, d that of space.
         work["arrays"] = [array(split(gates, self.count), 5), array(c, 4), array(work["c_0"], 3)]
         work["arrays"] += [array(g, 4, c) for g in (to_h, to_c)] + [array(s, 3) for s in carried]
         work["arrays"].append(array(split(space, 4), 5))
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
-        step, arrays, (product, _) = work["step"], work["arrays"], products(carried[0], v)
+        """See :class:`Unit`; ``outside`` is among the arrays, as ``to_h`` and ``to_c`` of all steps."""
+        kernel, arrays, (put, _) = work["kernel"], work["arrays"], products(carried[0], v)
         d = space[..., : len(steps), :, :]
         if is_small(work["c_0"]):
             kernels().backward_small(ends(steps), work["vt"], *arrays)
             return carried, d, d, before[0]
-        for k, (t, sums) in reversed(list(enumerate(zip(steps, d.unbind(-3), strict=True)))):
-            step(t, k, *arrays)  # dh, dc → da, in sums; and dc of the step before
-            product(sums, v, out=carried[0])  # dh of the step before
+        for k, (t, da) in reversed(list(enumerate(zip(steps, d.unbind(-3), strict=True)))):
+            kernel(t, k, *arrays)  # dh, dc → da, and dc of the step before
+            put(da, v, out=carried[0])  # dh of the step before
         return carried, d, d, before[0]
 
 
@@ -784,10 +799,10 @@ def ends(steps: range) -> tuple[int, int]:
 
 
 def array(x: Tensor | None, dims: int, like: Tensor | None = None) -> np.ndarray:
-    """A tensor as the kernels take it, its own memory if it is contiguous; nothing is an array of length 0.
+    """A tensor as the kernels take it, its own memory if it is contiguous; None becomes an array of length 0.
 
-    Networks come first, one where there are no replicas. Nothing, too, has a dtype, that of ``like``: for each
-    combination of dtypes a kernel is compiled anew.
+    Networks come first, one where there are no replicas. None becomes one of the dtype of ``like``, for a kernel
+    is compiled anew for each combination of dtypes.
     """
     if x is None:
         return like.new_empty((0,) * dims).numpy()

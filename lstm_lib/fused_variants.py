@@ -82,22 +82,22 @@ class VariantUnit(LSTMUnit):
     # Forward ---------------------------------------------------------------------------------------------------
 
     def parts(self, block):
-        return super().parts(block) + [sums_of(block).unbind(-3)] * self.layer_norm
+        return super().parts(block) + [product_of(block).unbind(-3)] * self.layer_norm
 
-    def step(self, multiply, pre, vt, parts, before, now, work):
+    def step(self, add_product, pre, vt, parts, before, now, work):
         oif, o, i, f, g, y, *rest = parts
         mask = dict(zip(self.masks, rest[self.layer_norm :], strict=True))
-        (h_0, c_0), (h, c) = before, now
-        seen = h_0 * mask["drop_h"] if "drop_h" in mask else h_0
+        (h_, c_), (h, c) = before, now
+        seen = h_ * mask["drop_h"] if "drop_h" in mask else h_
         if self.layer_norm:
-            product = seen @ vt
-            pre += _norm(product, work["gain"])
-            rest[0].copy_(product)
+            vh = seen @ vt
+            pre += _norm(vh, work["gain"])
+            rest[0].copy_(vh)
         else:
-            multiply(pre, seen, vt)
+            add_product(pre, seen, vt)
         if self.peephole:
-            i.addcmul_(c_0, work["ci"])
-            f.addcmul_(c_0, work["cf"])
+            i.addcmul_(c_, work["ci"])
+            f.addcmul_(c_, work["cf"])
             oif[..., o.shape[-1] :].sigmoid_()
         else:
             oif.sigmoid_()
@@ -108,7 +108,7 @@ class VariantUnit(LSTMUnit):
                 gate.fill_(1)
         if "input_activation" not in self.without:
             g.tanh_()
-        torch.mul(f, c_0, out=c).addcmul_(i, g)
+        torch.mul(f, c_, out=c).addcmul_(i, g)
         if self.peephole:
             o.addcmul_(c, work["co"]).sigmoid_()
         if "output" in self.without:
@@ -122,9 +122,9 @@ class VariantUnit(LSTMUnit):
             torch.tanh(s, out=y)
         torch.mul(o, y, out=h)
         if "zone_h" in mask:
-            h.lerp_(h_0, mask["zone_h"])
+            h.lerp_(h_, mask["zone_h"])
         if "zone_c" in mask:
-            c.lerp_(c_0, mask["zone_c"])
+            c.lerp_(c_, mask["zone_c"])
 
     # Backward --------------------------------------------------------------------------------------------------
 
@@ -140,15 +140,15 @@ class VariantUnit(LSTMUnit):
         super().factors(f, gates, now, before, work, masks)
         o, i, forget, g, *_ = blocks_of(gates, self.count)
         fc, fo, fi, ff, fg, keep = blocks_of(f, 6)
-        c, c_0 = now[1], before[1]
+        c, c_ = now[1], before[1]
         if "zone_c" in masks:
-            c = torch.addcmul(forget * c_0, i, g)  # as it was before zoneout: h and the peephole of o saw this
+            c = torch.addcmul(forget * c_, i, g)  # as it was before zoneout: h and the peephole of o saw this
         if "output_activation" in self.without:
             fc.copy_(o)
         if "input_activation" in self.without:
             fg.copy_(i)
         if self.coupled:
-            through_sigmoid(c_0 - g, forget, grad_input=ff)  # c = f ⊙ c_{t-1} + (1 − f) ⊙ g
+            through_sigmoid(c_ - g, forget, grad_input=ff)  # c = f ⊙ c_{t-1} + (1 − f) ⊙ g
         for name, part in (("output", fo), ("input", fi), ("forget", ff)):
             if name in self.without or (self.coupled and name == "input"):
                 part.zero_()
@@ -161,11 +161,11 @@ class VariantUnit(LSTMUnit):
 
         more = []
         if self.layer_norm:
-            pre = sums_of(gates).contiguous()
-            norm_hh = torch.native_layer_norm(pre, pre.shape[-1:], None, None, EPS)
+            vh = product_of(gates).contiguous()
+            norm_hh = torch.native_layer_norm(vh, vh.shape[-1:], None, None, EPS)
             norm_c = torch.native_layer_norm(c, c.shape[-1:], None, None, EPS)
             work |= {"unit_hh": norm_hh[0], "unit_c": norm_c[0]}
-            more += [p.unbind(-3) for p in (pre, *norm_hh[1:], c, *norm_c[1:])]
+            more += [p.unbind(-3) for p in (vh, *norm_hh[1:], c, *norm_c[1:])]
         if "zone_c" in masks:
             more.append((1 - masks["zone_c"]).unbind(-3))
         work["c"] = c
@@ -175,30 +175,30 @@ class VariantUnit(LSTMUnit):
         """``parts`` are the views of ``room``, what ``factors`` returned, with 1 − zone_c the last, and masks."""
         first = len(parts) - len(self.masks)
         mask = dict(zip(self.masks, parts[first:], strict=True))
-        fc, fo, factors, d_o, d_ifg, d_c, *norm = parts
+        fc, fo, factors, d_o, d_ifgc, d_c, *norm = parts
         torch.mul(dh, fo, out=d_o)
         total = work["total"]
         new = torch.mul(dc, parts[first - 1], out=total) if "zone_c" in mask else dc
         if self.layer_norm:
-            through, d_all, ds, pre, mean_hh, rstd_hh, c, mean, rstd = norm[:9]
+            through, d_all, ds, vh, mean_hh, rstd_hh, c, mean, rstd = norm[:9]
             torch.mul(dh, fc, out=ds)
             torch.add(new, _norm_back(ds, work["gain_c"], c, mean, rstd), out=total)
             if self.peephole:
                 total.addcmul_(d_o, work["co"])
         else:
             torch.addcmul(new, dh, fc, out=total)
-        torch.mul(work["wide"], factors, out=d_ifg)
+        torch.mul(work["wide"], factors, out=d_ifgc)
         if self.layer_norm:
-            through.copy_(_norm_back(d_all, work["gain"], pre, mean_hh, rstd_hh))
+            through.copy_(_norm_back(d_all, work["gain"], vh, mean_hh, rstd_hh))
         if "zone_c" in mask:
             d_c.addcmul_(dc, mask["zone_c"])
         return dh * mask["zone_h"] if "zone_h" in mask else None, d_c
 
-    def carry(self, product, multiply, past, outside, sums, v, parts):
+    def carry(self, put, add_product, past, outside, d_product, v, parts):
         if "drop_h" not in self.masks:
-            return super().carry(product, multiply, past, outside, sums, v, parts)
+            return super().carry(put, add_product, past, outside, d_product, v, parts)
         drop = dict(zip(self.masks, parts[len(parts) - len(self.masks) :], strict=True))["drop_h"]
-        total = product(sums, v).mul_(drop)
+        total = put(d_product, v).mul_(drop)
         for other in (past, outside):
             if other is not None:
                 total += other
@@ -222,38 +222,38 @@ class VariantUnit(LSTMUnit):
 
 
 class CompiledVariant(VariantUnit, CompiledLSTM):
-    """The same, each step in one call of :mod:`lstm_lib.kernels`."""
+    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product."""
 
     def forward_views(self, block, rows):
-        return sums_of(block).unbind(-3) if self.layer_norm else ()
+        return product_of(block).unbind(-3) if self.layer_norm else ()
 
     def begin(self, gates, states, work):
         super().begin(gates, states, work)
-        work["step"] = kernels().forward_variant
+        work["kernel"] = kernels().forward_variant
         work["arrays"] += [room_of(work), array(work["h_0"], 3), *vectors_of(work, gates), *self.options(work)]
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        sums, step = work["sums"], work["step"]
+        sums, kernel = work["sums"], work["kernel"]
         arrays = [array(split(sums, 4), 5), *work["arrays"]]
         if is_small(work["c_0"]):
             kernels().forward_variant_small(ends(steps), array(vt, 3), mask_of(work, "drop_h"), *arrays)
             return now[0].select(-3, -1), now[1].select(-3, -1)
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        put, multiply = products(before[0], vt)
-        if self.layer_norm:
+        put, add_product = products(before[0], vt)
+        if self.layer_norm:  # V h lies apart until it is normalized: put, not added
             multiply = partial(put_product, put)
         else:
-            views = sums.unbind(-3)
-        (h_0, _), (h, c) = before, now
+            views, multiply = sums.unbind(-3), add_product
+        (h_, _), (h, c) = before, now
         for k, t in enumerate(steps):
-            last = h.select(-3, k - 1) if k else h_0
+            last = h.select(-3, k - 1) if k else h_
             multiply(views[k], last if drop is None else last * drop[k], vt)
-            step(t, k, *arrays)
+            kernel(t, k, *arrays)
         return h.select(-3, -1), c.select(-3, -1)
 
     def begin_back(self, space, gates, states, grads, carried, v, work, extra):
         super().begin_back(space, gates, states, grads, carried, v, work, extra)
-        work["step"] = kernels().backward_variant
+        work["kernel"] = kernels().backward_variant
         work["past"] = torch.empty_like(carried[0]) if "zone_h" in self.masks else None
         work["through"] = room_for(gates, space.shape[-3], space.shape[-1]) if self.layer_norm else None
         work["found"] = {name: torch.zeros_like(total) for name, total in extra.items()}  # by a block of steps
@@ -261,17 +261,17 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         work["arrays"] += [*vectors_of(work["found"], gates), *vectors_of(work, gates), *self.options(work)]
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
-        step, arrays, past, found = work["step"], work["arrays"], work["past"], work["found"]
+        kernel, arrays, past, found = work["kernel"], work["arrays"], work["past"], work["found"]
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        (multiply, _), dh = products(carried[0], v), carried[0]
+        (put, _), dh = products(carried[0], v), carried[0]
         d, seen = space[..., : len(steps), :, :], self.seen(before[0], masks)
         through = work["through"][..., : len(steps), :, :] if self.layer_norm else d
         if is_small(work["c_0"]):
             kernels().backward_variant_small(ends(steps), work["vt"], mask_of(work, "drop_h"), *arrays)
         else:
-            for k, (t, sums) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
-                step(t, k, *arrays)
-                multiply(sums, v, out=dh)
+            for k, (t, d_product) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
+                kernel(t, k, *arrays)
+                put(d_product, v, out=dh)
                 if drop is not None:
                     dh *= drop[k]
                 if past is not None:
@@ -287,8 +287,8 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         return [mask_of(work, "zone_h"), mask_of(work, "zone_c"), self.coupled, without]
 
 
-def sums_of(block: Tensor) -> Tensor:
-    """The last four blocks of nine: V h as layer norm finds it."""
+def product_of(block: Tensor) -> Tensor:
+    """V h before layer norm: the last four blocks of nine."""
     return block[..., block.shape[-1] // 9 * 5 :]
 
 

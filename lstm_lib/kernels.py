@@ -7,22 +7,25 @@ and write numpy's views of PyTorch's memory. Large products W h stay PyTorch's; 
 small, ``forward_small`` and its like walk through many steps in one call.
 
 Each loop runs over the units of one sequence, and the compiler makes vector instructions of it. It may join a
-product and a sum into one operation, and nothing else: a NaN stays a NaN, and −0 stays −0. There are few loops,
-which read all that they need of a unit before they write, each with a range of its own: by measurement that takes
-half to two thirds of the time of a loop for each equation. Peepholes backward have a loop for each: the compiler
-gives up on vectors where it would have to see for too many arrays that none lies in another.
+product and a sum into one operation and, where functions are marked ``_summed``, add in another order, and
+nothing else: a NaN stays a NaN, and −0 stays −0. There are few loops, which read all that they need of a unit
+before they write, each with a range of its own: by measurement that takes half to two thirds of the time of a
+loop for each equation. Peepholes backward have a loop for each: the compiler gives up on vectors where it would
+have to see for too many arrays that none lies in another.
 
 Importing this module imports numba, half a second; the first call compiles for some seconds, and keeps what it
 compiled on disk, beside this file or in the user's own cache. So :mod:`lstm_lib.fused` imports it when it needs
 it.
 
 Arrays are C-contiguous and of one dtype, float32 or float64; an option that is off is an array of length 0. The
-first dimension counts networks: the replicas of :func:`torch.func.vmap`, or one. ``sums`` are W_ih x + W_hh h + b,
-(networks, steps, batch, 4, hidden_size); a variant may overwrite them. ``gates`` are (networks, steps, batch, 5,
-hidden_size): o, i, f, g and tanh(c). Under layer norm, which stands between W_hh h and the sums, these lack
-W_hh h, which is in four more blocks of ``gates``. ``h``, ``c`` are (networks, seq_len, batch, hidden_size);
-``h_0``, ``c_0``, the states before the first step, (networks, batch, hidden_size). What holds a block of steps
-alone has step ``t`` at place ``k``; ``gates`` may.
+first dimension counts networks: the replicas of :func:`torch.func.vmap`, or one. ``sums``, (networks, steps,
+batch, 4, hidden_size), are W_ih x + b, to which W_hh h is added before a step reads them; a variant may
+overwrite them. Four blocks are o, i, f and g, those of W_hh and of a gain too. ``gates``, (networks, steps,
+batch, 5, hidden_size), are o, i, f, g and y, what h shows of c: tanh(c) in the LSTM. Under layer norm W_ih x
+comes normalized, and W_hh h stays apart, in four more blocks of ``gates``. ``h``, ``c`` are (networks, seq_len,
+batch, hidden_size); ``h_0``, ``c_0``, the states before the first step, (networks, batch, hidden_size). Steps
+count from 0. An array of one block of steps (``sums``, ``d``, ``through``) has step ``t`` at place ``k``; so
+have ``gates`` that are not kept.
 """
 
 import math
@@ -35,7 +38,7 @@ from numba.extending import overload
 # No kernel makes an array, so none has to count references: counting took half of a variant's step. numba's option
 # for it, _nrt, has no public name.
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"}, _nrt=False)
-_summed = njit(  # for sums, never for gates
+_summed = njit(  # for sums over an array, never for a gate's own function
     cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, _nrt=False
 )
 
@@ -156,12 +159,12 @@ def _normalize_back(d, unit, scale):
 
 
 @_compiled
-def _gain_back(d, unit, gain, to_gain, to_unit):
+def _gain_back(d, unit, gain, d_gain, d_unit):
     """From the gradient of unit ⊙ gain to that of ``unit``, and what it adds to that of ``gain``."""
     for j in range(d.size):
-        to_gain[j] += d[j] * unit[j]
+        d_gain[j] += d[j] * unit[j]
     for j in range(d.size):
-        to_unit[j] = d[j] * gain[j]
+        d_unit[j] = d[j] * gain[j]
 
 
 # The LSTM -----------------------------------------------------------------------------------------------------
@@ -174,7 +177,7 @@ def _blocks(a):
 
 @_compiled
 def _place(t, k, gates, h):
-    """Where the gates of step t are."""
+    """Where the gates of step ``t`` stand: at t if those of all steps are kept, else at k."""
     return t if gates.shape[1] == h.shape[1] else k
 
 
@@ -188,8 +191,8 @@ def forward(t, k, sums, gates, h, c, c_0):
         y, ct, ht = gates[n, at, row, 4], c[n, t, row], h[n, t, row]
         c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
         for j in range(len(ct)):
-            oj, ij, fj, gj = so[j], si[j], sf[j], sg[j]
-            o[j], i[j], f[j], g[j] = sigmoid(oj), sigmoid(ij), sigmoid(fj), tanh(gj)
+            soj, sij, sfj, sgj = so[j], si[j], sf[j], sg[j]
+            o[j], i[j], f[j], g[j] = sigmoid(soj), sigmoid(sij), sigmoid(sfj), tanh(sgj)
         for j in range(len(ct)):
             cj = f[j] * c_[j] + i[j] * g[j]
             yj = tanh(cj)
@@ -207,7 +210,7 @@ def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
         What reaches the states from outside, as ``h``.
     dh, dc : ndarray
         What reaches them from the steps after ``t``, (networks, batch, hidden_size). ``dc`` becomes what goes on
-        to c_{t-1}; into ``dh`` the engine then writes ``d`` W_hh, which goes on to h_{t-1}.
+        to c_{t-1}; into ``dh`` the caller then writes ``d`` W_hh, which goes on to h_{t-1}.
     d : ndarray
         Takes the gradients of the sums in o, i, f and g, at ``k``, (networks, steps, batch, 4, hidden_size).
     """
@@ -224,11 +227,11 @@ def backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d):
             for j in range(len(c_)):
                 dct[j] += to_c[n, t, row, j]
         for j in range(len(c_)):
-            oj, ij, fj, gj, yj, cj, dhj = o[j], i[j], f[j], g[j], y[j], c_[j], dht[j]
+            oj, ij, fj, gj, yj, c_j, dhj = o[j], i[j], f[j], g[j], y[j], c_[j], dht[j]
             dcj = dct[j] + dhj * oj * (one - yj * yj)  # all that reaches c_t
             d_o[j] = dhj * yj * oj * (one - oj)  # h = o ⊙ tanh(c)
             d_i[j] = dcj * gj * ij * (one - ij)  # c = f ⊙ c_{t-1} + i ⊙ g
-            d_f[j] = dcj * cj * fj * (one - fj)
+            d_f[j] = dcj * c_j * fj * (one - fj)
             d_g[j] = dcj * ij * (one - gj * gj)
             dct[j] = dcj * fj  # what goes on to c_{t-1}
 
@@ -245,7 +248,8 @@ def forward_variant(
     Parameters
     ----------
     room : ndarray
-        To write to, (8 + batch, hidden_size): the first eight rows are for one sequence, the others for a state.
+        Scratch, (8 + batch, hidden_size): four rows for the sums of a sequence, four for what its step back has to
+        remember, and h after dropout.
     ci, cf, co : ndarray
         Peephole weights, (networks, hidden_size).
     gain, gain_c, bias_c : ndarray
@@ -266,7 +270,7 @@ def forward_variant(
         y, ct, ht = gates[n, at, row, 4], c[n, t, row], h[n, t, row]
         c_ = c[n, t - 1, row] if t > 0 else c_0[n, row]
         pre = sums[n, k, row]
-        if len(gain):
+        if len(gain):  # these belong to the caller: the sums are made in unit, which is room[:4], flat
             known, pre = pre.reshape(-1), room[:4]
             _normalize(gates[n, at, row].reshape(-1)[5 * hidden :], unit)
             for j in range(4 * hidden):
@@ -274,13 +278,13 @@ def forward_variant(
         so, si, sf, sg = _blocks(pre)
         if len(ci):
             for j in range(hidden):
-                ij, fj, cj = si[j], sf[j], c_[j]
-                si[j], sf[j] = ij + ci[n, j] * cj, fj + cf[n, j] * cj
+                sij, sfj, c_j = si[j], sf[j], c_[j]
+                si[j], sf[j] = sij + ci[n, j] * c_j, sfj + cf[n, j] * c_j
         for j in range(hidden):
-            ij, fj, gj = sigmoid(si[j]), sigmoid(sf[j]), sg[j]
+            ij, fj, sgj = sigmoid(si[j]), sigmoid(sf[j]), sg[j]
             f[j] = fj = one if no_forget else fj
             i[j] = one - fj if coupled else one if no_input else ij
-            g[j] = gj if no_input_tanh else tanh(gj)
+            g[j] = sgj if no_input_tanh else tanh(sgj)
         for j in range(hidden):
             ct[j] = f[j] * c_[j] + i[j] * g[j]
         if len(co):
@@ -313,7 +317,7 @@ def backward_variant(
     t, k, gates, c, c_0, to_h, to_c, dh, dc, d, room, past, through, d_ci, d_cf, d_co, d_gain, d_gain_c, d_bias_c,
     ci, cf, co, gain, gain_c, bias_c, zone_h, zone_c, coupled, without
 ):  # fmt: skip
-    """:func:`backward` of any variant. A gate that is gone is 1, and so is its own gradient's factor 1 − 1 = 0.
+    """:func:`backward` of any variant. A gate that is gone is 1, and the factor 1 − 1 makes its own gradient 0.
 
     Parameters
     ----------
@@ -323,13 +327,14 @@ def backward_variant(
         Takes the gradient of W_hh h_{t-1}, where that is normalized, at ``k``, (networks, steps, batch,
         4 × hidden_size).
     d_gain, d_gain_c, d_bias_c, d_ci, d_cf, d_co : ndarray
-        Take the gradients of the vectors of the same names: what this step adds to them.
+        The gradients of the vectors of the same names and shapes, to which this step adds its own.
     """
     zero, one = c.dtype.type(0), c.dtype.type(1)
     _, _, _, no_input_tanh, no_output_tanh = without
     hidden = c.shape[3]
     unit = room[:4].reshape(-1)
-    new, unit_c, shown, kept = _blocks(room[4:])  # shown: the gradient of what h shows of c
+    # c_t before zoneout; the same, normalized; the gradient of what h shows of c; dc's share past the step.
+    new, unit_c, shown, kept = _blocks(room[4:])
     for n, row in np.ndindex(c_0.shape[:2]):
         o, i, f, g = _blocks(gates[n, t, row])
         d_o, d_i, d_f, d_g = _blocks(d[n, k, row])
@@ -353,7 +358,7 @@ def backward_variant(
                 kept[j], dct[j] = dcj * mj, dcj * (one - mj)
         for j in range(hidden):
             oj, yj, dhj = o[j], y[j], dht[j]
-            new[j] = f[j] * c_[j] + i[j] * g[j]  # c_t before zoneout
+            new[j] = f[j] * c_[j] + i[j] * g[j]
             d_o[j] = dhj * yj * oj * (one - oj)
             shown[j] = dhj * oj * (one if no_output_tanh else one - yj * yj)
         if len(gain):
@@ -368,10 +373,10 @@ def backward_variant(
             for j in range(hidden):
                 d_co[n, j] += d_o[j] * new[j]
         for j in range(hidden):
-            ij, fj, gj, cj = i[j], f[j], g[j], c_[j]
+            ij, fj, gj, c_j = i[j], f[j], g[j], c_[j]
             dcj = dct[j] + shown[j]  # all that reaches c_t
             d_i[j] = zero if coupled else dcj * gj * ij * (one - ij)
-            d_f[j] = dcj * (cj - gj if coupled else cj) * fj * (one - fj)
+            d_f[j] = dcj * (c_j - gj if coupled else c_j) * fj * (one - fj)
             d_g[j] = dcj * ij * (one if no_input_tanh else one - gj * gj)
             dct[j] = dcj * fj
         if len(ci):
@@ -471,7 +476,8 @@ def _add_backward(w, d, out):
 
 
 @_compiled
-def _times(a, b, out):
+def _pointwise(a, b, out):
+    """out = a ⊙ b."""
     for row in range(len(a)):
         for j in range(a.shape[1]):
             out[row, j] = a[row, j] * b[row, j]
@@ -526,7 +532,7 @@ def forward_variant_small(steps, vt, drop, *arrays):
         for n in range(networks):
             seen = h[n, t - 1] if t > 0 else h_0[n]
             if len(drop):
-                seen = _times(seen, drop[n, t % drop.shape[1]], room[8:])
+                seen = _pointwise(seen, drop[n, t % drop.shape[1]], room[8:])
             if len(gain):
                 product = gates[n, _place(t, k, gates, h)].reshape(batch, 9 * hidden)
                 product[:, 5 * hidden :] = 0
@@ -552,7 +558,7 @@ def backward_variant_small(steps, vt, drop, *arrays):
             else:
                 _add_backward(vt[n], d[n, k].reshape(batch, 4 * hidden), dh[n])
             if len(drop):
-                _times(dh[n], drop[n, t % drop.shape[1]], dh[n])
+                _pointwise(dh[n], drop[n, t % drop.shape[1]], dh[n])
         for n in range(len(past)):
             for row in range(batch):
                 for j in range(hidden):
