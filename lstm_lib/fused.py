@@ -289,8 +289,10 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None) -> Tensor:
         sums = flat.new_empty((*flat.shape[:-1], u.shape[-2]))  # autocast leaves alone what has an ``out``
         if b is None:
             torch.matmul(flat, ut, out=sums)
+        elif u.dim() == 2:
+            torch.addmm(b, flat, ut, out=sums)
         else:
-            (torch.addmm if u.dim() == 2 else torch.baddbmm)(b.unsqueeze(-2), flat, ut, out=sums)
+            torch.baddbmm(b.unsqueeze(-2), flat, ut, out=sums)
     return sums.unflatten(-2, x.shape[-3:-1])
 
 
@@ -370,10 +372,11 @@ class _Product(torch.autograd.Function):
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a b for autograd, by what :func:`products` finds; differentiable as often as one likes."""
-    special = transforms() or torch.compiler.is_compiling() or torch.is_autocast_enabled(a.device.type)
-    if special or any(torch._C._functorch.is_legacy_batchedtensor(t) for t in (a, b)):
+    if torch.compiler.is_compiling() or products(a, b)[0] is not onednn or torch.is_autocast_enabled("cpu"):
         return a @ b
-    return _Product.apply(a, b) if products(a, b)[0] is onednn else a @ b
+    if transforms() or any(torch._C._functorch.is_legacy_batchedtensor(t) for t in (a, b)):
+        return a @ b
+    return _Product.apply(a, b)
 
 
 def add_bmm(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -816,7 +819,7 @@ def split(x: Tensor, count: int) -> Tensor:
 
 @cache
 def kernels() -> ModuleType | None:
-    """The compiled kernels; None without numba, or where it may not compile, or not keep what it did."""
+    """The compiled kernels; None without numba, or where it may not work, or does not know one of our options."""
     try:
         from lstm_lib import kernels as compiled  # not with the library: half a second
 

@@ -488,6 +488,8 @@ def _pointwise(a, b, out):
 def forward_small(steps, vt, h_0, *arrays):
     """Many steps in one call, products and all: those of a small layer take less time than to ask for them.
 
+    They are added to ``sums``.
+
     Parameters
     ----------
     steps : tuple of int

@@ -250,6 +250,15 @@ def test_a_plain_lstm_with_other_weights_runs_pytorchs_kernel(options, dtype, ca
     assert any(calls.values())
 
 
+@pytest.mark.parametrize("options", [{}, *VARIANTS], ids=lambda options: "+".join(options) or "plain")
+def test_on_the_meta_device_a_layer_has_shapes(options):
+    layer, x = layer_of(**options), numbers(7, 4, 3)
+    out, states = layer.to("meta")(x.to("meta"))
+    expected, others = layer_of(**options)(x)
+    assert [s.shape for s in (out, *states)] == [s.shape for s in (expected, *others)]
+    assert out.device.type == "meta"
+
+
 def test_what_a_missing_gate_does_with_infinity():
     """No 0 × ∞: the gate is not there."""
     layer, x = layer_of(without={"forget"}), numbers(7, 4, 3)
@@ -282,6 +291,7 @@ def test_replicas_are_compiled_too(options, small, calls, monkeypatch):
     ("batch", "hidden", "ours"), [(1, 724, True), (1, 725, False), (32, 128, True), (33, 128, False)]
 )
 def test_a_small_layer_has_its_products_in_the_call(batch, hidden, ours, option, dtype, calls, monkeypatch):
+    monkeypatch.setattr(fused, "SMALL", 1 << 21)  # as beside MKL
     layer, x = layer_of(sizes=(2, hidden), dtype=dtype, **option), numbers(3, batch, 2, dtype=dtype)
     found = swept(layer, x)
     assert all(name.endswith("_small") is ours for name, count in calls.items() if count)
@@ -500,6 +510,7 @@ def test_where_a_product_is_torchs_own(asked):
     with torch.autocast("cpu", torch.bfloat16):
         assert fused.product(a, b).dtype == torch.bfloat16
     assert torch.equal(fused.product(a.double(), b.double()), a.double() @ b.double())
+    assert fused.product(a.to("meta"), b.to("meta")).shape == (9, 7)
     agree(vmap(fused.product, (None, 2))(a, torch.stack([b, b], 2)), [a @ b] * 2, 1e-5)
     agree(torch.func.jvp(fused.product, (a, b), (a, b)), [a @ b, 2 * a @ b], 1e-5)
     assert not asked
