@@ -38,9 +38,9 @@ from numba.extending import overload
 # No kernel makes an array, so none has to count references: counting took half of a variant's step. numba's option
 # for it, _nrt, has no public name.
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"}, _nrt=False)
-_summed = njit(  # for sums over an array, never for a gate's own function
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, _nrt=False
-)
+# For sums over an array, never for a gate's own function. A loop that adds up writes nothing else: where it might
+# overwrite what it reads, its order would depend on where the arrays happen to lie.
+_summed = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, _nrt=False)
 
 
 # Functions ----------------------------------------------------------------------------------------------------
@@ -136,11 +136,10 @@ def _normalize(a, unit):
         mean += a[j]
     mean /= number(a.size)
     for j in range(a.size):
-        unit[j] = a[j] - mean
-        squares += unit[j] * unit[j]
+        squares += (a[j] - mean) * (a[j] - mean)
     scale = number(1) / np.sqrt(squares / number(a.size) + number(1e-5))
     for j in range(a.size):
-        unit[j] *= scale
+        unit[j] = (a[j] - mean) * scale
     return scale
 
 

@@ -123,6 +123,7 @@ def results(book: Path) -> dict:
 def test_a_run_is_recorded_once_and_again_after_a_change(book, run_here):
     done = run(book)
     assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
     found = results(book)
     jsonschema.validate(found, SCHEMA)
     assert found["figures"] == {"error": 0.25}

@@ -83,6 +83,7 @@ def execute(chapter: str, parameters: dict, cell_timeout: int, out: Path) -> dic
         kernel_name="python3",
         cwd=str(notebook(chapter).parent),  # moves the whole process, which runs one chapter
         execution_timeout=cell_timeout,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no warning for each of its local ports
         progress_bar=False,
     )
     seconds = time.perf_counter() - start
