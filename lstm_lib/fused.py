@@ -3,8 +3,8 @@
 Autograd over a loop keeps a node and a tensor for each operation of each step. Here the whole sweep of one layer
 in one direction is a single node, ``_Sweep``. The engine makes the products that take a block of steps at once;
 a *unit* walks through the block, and makes what a step needs: V h_{t-1} or Vᵀ da, and all that lies between two
-products. For an LSTM, with a = W_ih x_t + b + W_hh h_{t-1} in blocks, and U, V for W_ih, W_hh with their rows in
-the engine's order:
+products. For an LSTM, with the sums a = W_ih x_t + b + W_hh h_{t-1} in blocks, and U, V for W_ih, W_hh with
+their rows in the engine's order:
 
 ====================================  ==========================================================================
 forward, t = 1 … T                    backward, t = T … 1, from dh, dc: the loss differentiated by h_t, c_t
@@ -19,7 +19,7 @@ h_t = o y, y = tanh(c_t)              dc += dh o (1 − y²), before the three l
 
 On a CPU an LSTM's step is one compiled call beside its product, and of a small layer a block of steps is one
 call, products and all (:mod:`lstm_lib.kernels`). Elsewhere, and for other units, it is some of PyTorch's
-operations. Then each da is dh or dc times a factor that only the forward pass knows: the unit forms these
+operations. Then each da is dh or dc times a factor that depends on the forward pass alone: the unit forms these
 factors for a whole block at once, and a step back is a few products with them.
 
 To follow one number from the loss to an entry of W_hh, begin in ``_Sweep.backward``. ``grads`` holds what
@@ -32,8 +32,8 @@ does, ``through``, the gradient of V h_{t-1}, takes the place of da in these two
 
 A block of about a megabyte stays in the cache. Rows of the weights are rearranged on the way in, and autograd
 takes the gradients back: the LSTM's are o, i, f, g, so that one sigmoid covers three blocks and the three that
-share dc lie together; the GRU's are r, z, W_hn h + b_hn, W_in x + b_in, with zeros where one product has nothing
-to add.
+share dc lie together; the GRU's are r, z, W_hn h + b_hn, W_in x + b_in: U has rows of zeros for the third, and V
+has no rows for the fourth.
 
 This backward pass has no graph of its own. Where one is asked for (``create_graph``), or many passes at once
 (``is_grads_batched``, ``torch.func``), the readable loop is differentiated instead.
@@ -64,7 +64,7 @@ BLOCK = 1 << 20
 SMALL = 1 << (21 if torch.backends.mkl.is_available() else 16)
 """Multiplications in an LSTM's recurrent product up to which our own is the faster.
 
-Measured beside MKL. Another library may have units for products that no loop reaches, as Apple's has.
+Measured beside MKL. Another library may use hardware that our loops cannot, as Apple's does.
 """
 
 LARGE = 1 << 20
@@ -87,7 +87,7 @@ def sweep(
     Parameters
     ----------
     cell : Cell
-        An LSTM, an LSTMVariant, a GRU or an RNN.
+        An LSTM, an LSTM1997, an LSTMVariant, a GRU or an RNN; of no class derived from these.
     w : types.SimpleNamespace
         From ``cell.weights``.
     x : Tensor
@@ -107,7 +107,7 @@ def sweep(
     Raises
     ------
     TypeError
-        If the engine does not know the cell, or its h is projected (``unroll.run`` takes both).
+        If the engine does not know the cell, or its h is projected (:func:`lstm_lib.unroll.loop` takes both).
 
     Examples
     --------
@@ -122,7 +122,7 @@ def sweep(
             "w must be of a layer that does not project, got weight_hr (proj_size): unroll.loop takes it"
         )
     unit = unit_of(cell, tuple(masks or ()))
-    x, u, v, b, *extras = unit.arrange(cell, w, x)
+    x, u, v, b, *extras = unit.arrange(w, x)
     tensors = [x, u, v, b, *extras, *(masks or {}).values(), *state]
     apply = _uncompiled if "torch._dynamo" in sys.modules else _Sweep.apply
     *states, gates = apply(unit, keep_gates or _learns(tensors), *tensors)
@@ -134,7 +134,7 @@ def sweep(
 
 
 class _Sweep(torch.autograd.Function):
-    """The engine. Arguments: unit, keep, x, U, V, b, then the unit's extras, masks and states by name."""
+    """The engine. Arguments: unit, keep, x, U, V, b, then those of ``unit.names``."""
 
     @staticmethod
     def forward(
@@ -168,7 +168,7 @@ class _Sweep(torch.autograd.Function):
         ctx.unit, keep, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
-        if keep:  # x with U alone: where x came projected, no gradient asks for it
+        if keep:  # x only where there is U: where x came projected, no gradient needs it
             x, u, *rest = tensors
             ctx.save_for_backward(None if u is None else x, u, *rest, *output)
 
@@ -206,10 +206,11 @@ class _Sweep(torch.autograd.Function):
             before = [_before(s, s_0, start, stop) for s, s_0 in zip(states, initial, strict=True)]
             masks = {name: work[name][..., start:stop, :, :] for name in unit.masks}
             outside = [None if g is None else g[..., start:stop, :, :] for g in grads[:-1]]
-            carried, d, through, h_before = unit.backward(
+            carried, d, through, seen = unit.backward(
                 range(start, stop), space, block, now, before, outside, carried, v, masks, work, extra
             )
-            _accumulate(dv, h_before, through)  # of a GRU, d without its last block; d where V h is added as it is
+            # ``through`` is d where V h is added as it is; of a GRU, d without its last block.
+            _accumulate(dv, seen, through)
             if du is not None:
                 _accumulate(du, x[..., start:stop, :, :], d)
             if dx is not None:
@@ -248,7 +249,7 @@ def _readable_backward(unit: "Unit", tensors: tuple, grads: tuple) -> list[Tenso
     given = [k for k, t in enumerate(tensors) if t is not None]
 
     def states(*values: Tensor) -> tuple[Tensor, ...]:
-        """The states that the engine computes, by the unit's own steps."""
+        """The states that the engine computes, by the cell's own steps."""
         by_place = dict(zip(given, values, strict=True))
         x, u, v, b, *rest = (by_place.get(k) for k in range(len(tensors)))
         work = unit.by_name(rest)
@@ -299,7 +300,7 @@ def _project(x: Tensor, u: Tensor | None, b: Tensor | None) -> Tensor:
 def _unproject(d: Tensor, u: Tensor | None, out: Tensor) -> None:
     """From the gradient of a block's :func:`_project` to that of its inputs."""
     if u is None or u.dim() == 3:
-        out.copy_(d if u is None else times(d, u))
+        out.copy_(d if u is None else (d.flatten(-3, -2) @ u).unflatten(-2, d.shape[-3:-1]))
     else:
         d = d.flatten(0, 1)
         products(d, u)[0](d, u, out=out.flatten(0, 1))
@@ -390,11 +391,6 @@ def _accumulate(total: Tensor, x: Tensor, d: Tensor) -> None:
     (products(x, d)[1] if total.dim() == 2 else Tensor.baddbmm_)(total, x, d)
 
 
-def times(d: Tensor, u: Tensor) -> Tensor:
-    """d U of each step."""
-    return (d.flatten(-3, -2) @ u).unflatten(-2, d.shape[-3:-1])
-
-
 def _before(s: Tensor, s_0: Tensor, start: int, stop: int) -> Tensor:
     """The state before each step of a block."""
     if start > 0:
@@ -407,16 +403,16 @@ def blocks_of(x: Tensor, count: int) -> list[Tensor]:
 
 
 class Unit:
-    """What the engine needs to know of a unit.
+    """A cell as the engine runs it: how its tensors lie, and its step forward and back.
 
     Attributes
     ----------
     blocks : tuple of str
-        Of the pre-activations, in the engine's order.
+        Of the sums, in the engine's order.
     kept : tuple of str
         What else the backward pass wants of a step, beside the gates.
     cell : Cell
-        The unit itself.
+        Whose equations these are.
     states, extras, masks : tuple of str
         What comes after x, U, V, b, by name: extras and masks, then the initial states.
     sources : tuple of str
@@ -447,7 +443,7 @@ class Unit:
     def by_name(self, tensors: Any) -> dict[str, Tensor]:
         return dict(zip(self.names, tensors, strict=True))
 
-    def arrange(self, cell, w, x):
+    def arrange(self, w, x):
         """x, U, V, b and the extras, from the layer's weights."""
         raise NotImplementedError
 
@@ -475,7 +471,7 @@ class Unit:
 
     def begin(self, gates, states, work):
         """Before the first block: put into ``work`` what all blocks need."""
-        work["one"] = gates.new_ones(1)  # a number among the operands costs more than the operation
+        work["one"] = gates.new_ones(1)  # for a variant's 1 − f: a number costs more than the operation
 
     def forward(self, steps, views, vt, before, now, masks, work):
         """A block of steps, from their projected inputs to their gates and states; gives the last states."""
@@ -513,7 +509,7 @@ class Unit:
         -------
         carried : list of Tensor
         d, through : Tensor
-            The gradients of the pre-activations, and of the recurrent product.
+            The gradients of the sums, and of the recurrent product.
         seen : Tensor
             What the recurrent product saw of h.
         """
@@ -541,7 +537,7 @@ class Unit:
             if outside_c is not None:
                 dc = dc + outside_c
             dh = self.carry(put, add_product, past, outside_h, d_product, v, parts)
-        self.extra_grads(extra, d, before, work, masks)
+        self.extra_grads(extra, d, before, work)
         carried = [dh] if dc is None else [dh, dc.clone()]  # it may lie where the next block writes
         width = len(self.blocks) * v.shape[-1]
         return carried, d[..., :width], through[..., :rows], self.seen(before[0], masks)
@@ -552,6 +548,25 @@ class Unit:
         return f, d, through, [through[..., :rows].unbind(-3), *views]
 
     def room(self, gates, n):
+        """f, d, through, and the views that ``back`` takes of each step: see ``workspace``."""
+        raise NotImplementedError
+
+    def step(self, add_product, pre, vt, parts, before, now, work):
+        """One step, in place: to ``pre`` comes V h_{t-1}; then gates go into ``parts``, the states into ``now``.
+
+        ``parts`` are this step's blocks, then its masks.
+        """
+        raise NotImplementedError
+
+    def factors(self, f, gates, now, before, work, masks):
+        """Fill ``f`` with the factors of a block of steps; gives a list of what else ``back`` needs, by step."""
+        raise NotImplementedError
+
+    def back(self, parts, dh, dc, work):
+        """One step back: da, from dh and dc; gives what reaches h_{t-1} past the product, or None, and dc_{t-1}.
+
+        ``parts`` are this step's views of ``room``, then what ``factors`` gave, then its masks.
+        """
         raise NotImplementedError
 
     def parts(self, block: Tensor) -> list:
@@ -562,11 +577,11 @@ class Unit:
         """What the recurrent product sees of h."""
         return h
 
-    def extra_grads(self, extra, d, before, work, masks):
+    def extra_grads(self, extra, d, before, work):
         """Add a block's part of the gradients of the extras."""
 
     def carry(self, put, add_product, past, outside, d_product, v, parts):
-        """dh of the step before: from outside, past the product, and through it. Overwrites the first two."""
+        """dh of the step before: from outside, past the product, and through it. May overwrite ``outside``."""
         if outside is None:
             outside, past = past, None
         if outside is None:
@@ -584,7 +599,7 @@ class RNNUnit(Unit):
         self.tanh = cell.activation is torch.tanh
         self.activation = torch.tanh if self.tanh else partial(torch.clamp, min=0)  # relu takes no ``out``
 
-    def arrange(self, cell, w, x):
+    def arrange(self, w, x):
         return x, w.weight_ih, w.weight_hh, None if w.bias_ih is None else w.bias_ih + w.bias_hh
 
     def unarrange(self, x, v, b, work):
@@ -611,7 +626,7 @@ class RNNUnit(Unit):
 class GRUUnit(Unit):
     blocks = ("r", "z", "hn", "n")
 
-    def arrange(self, cell, w, x):
+    def arrange(self, w, x):
         def spread(a: Tensor, b: Tensor | None = None) -> Tensor:
             r, z, n = a.chunk(3)
             hn = torch.zeros_like(n)
@@ -670,7 +685,7 @@ class LSTMUnit(Unit):
     states = ("h", "c")
     gradients = 5  # in blocks: of the four sums, and of c_{t-1}
 
-    def arrange(self, cell, w, x):
+    def arrange(self, w, x):
         h = w.weight_hh.shape[-1]
         b = None if w.bias_ih is None else (w.bias_ih + w.bias_hh).roll(h, 0)
         return x, w.weight_ih.roll(h, 0), w.weight_hh.roll(h, 0), b
@@ -727,7 +742,7 @@ class LSTMUnit(Unit):
 
 
 class CompiledLSTM(LSTMUnit):
-    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product.
+    """The same by :mod:`lstm_lib.kernels`: a step in one call beside its product; a block, of a small layer.
 
     The kernels' arrays are the tensors' own memory, made once for a pass, that of ``sums`` once for a block:
     what a kernel writes, the next product reads, and the other way round.
@@ -843,11 +858,11 @@ def each_step(mask: Tensor) -> Any:
 
 def unit_of(cell: Cell, masks: tuple[str, ...]) -> Unit:
     """What the engine runs for a cell."""
-    if isinstance(cell, cells.LSTMVariant | cells.LSTM1997):
+    if type(cell) in (cells.LSTMVariant, cells.LSTM1997):
         from lstm_lib.fused_variants import VariantUnit  # which is made of the units here
 
         return VariantUnit(cell, masks)
     for kind, unit in ((cells.LSTM, LSTMUnit), (cells.GRU, GRUUnit), (cells.RNN, RNNUnit)):
-        if isinstance(cell, kind):
+        if type(cell) is kind:  # a class derived from it may have another step
             return unit(cell, masks)
     raise TypeError(f"cell must be an LSTM, a GRU or an RNN, got {type(cell).__name__}")

@@ -1,8 +1,9 @@
 """What a variant of the LSTM adds to the engine of :mod:`lstm_lib.fused`: see :class:`lstm_lib.cells.LSTMVariant`.
 
-Beside x, U, V and b a variant brings *extras*, vectors that learn, and *masks*, which do not. Layer norm stands
-between the product and the gates. The engine then gets the inputs as they are after it, with the *sources* they
-were made from, and the gradients of the recurrent product are not those of the sums.
+Beside x, U, V and b a variant brings *masks*, which do not learn, and *extras*: vectors that do and, with layer
+norm, the *sources*. Layer norm stands between the product and the gates. So the engine gets W_ih x as it is
+after it; the sources are what that was made from (x, U, a gain and b), and the gradients of the recurrent
+product are not those of the sums.
 """
 
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from lstm_lib.fused import (
 )
 
 EPS = 1e-5
+"""Layer norm's ε, PyTorch's default; ``kernels._normalize`` has the same number."""
 
 _VECTORS = {"ci": "weight_ci", "cf": "weight_cf", "co": "weight_co"}
 _VECTORS |= {"gain": "weight_ln_hh", "gain_c": "weight_ln_c", "bias_c": "bias_ln_c"}
@@ -56,8 +58,8 @@ class VariantUnit(LSTMUnit):
     def compiled(self, gates):
         return CompiledVariant(self.cell, self.masks) if can_compile(gates) else self
 
-    def arrange(self, cell, w, x):
-        x, u, v, b = super().arrange(cell, w, x)
+    def arrange(self, w, x):
+        x, u, v, b = super().arrange(w, x)
         extras = [w.weight_ci, w.weight_cf, w.weight_co] if self.peephole else []
         sources = []
         if self.layer_norm:
@@ -88,7 +90,7 @@ class VariantUnit(LSTMUnit):
         oif, o, i, f, g, y, *rest = parts
         mask = dict(zip(self.masks, rest[self.layer_norm :], strict=True))
         (h_, c_), (h, c) = before, now
-        seen = h_ * mask["drop_h"] if "drop_h" in mask else h_
+        seen = self.seen(h_, mask)
         if self.layer_norm:
             vh = seen @ vt
             pre += _norm(vh, work["gain"])
@@ -207,7 +209,7 @@ class VariantUnit(LSTMUnit):
     def seen(self, h, masks):
         return h * masks["drop_h"] if "drop_h" in masks else h
 
-    def extra_grads(self, extra, d, before, work, masks):
+    def extra_grads(self, extra, d, before, work):
         do, di, df, _, _, *ds = d.split(before[1].shape[-1], -1)
         if self.peephole:
             for name, grad, c in (("ci", di, before[1]), ("cf", df, before[1]), ("co", do, work["c"])):
@@ -222,7 +224,7 @@ class VariantUnit(LSTMUnit):
 
 
 class CompiledVariant(VariantUnit, CompiledLSTM):
-    """The same, each step in one call of :mod:`lstm_lib.kernels` beside its product."""
+    """The same by :mod:`lstm_lib.kernels`: see :class:`lstm_lib.fused.CompiledLSTM`."""
 
     def forward_views(self, block, rows):
         return product_of(block).unbind(-3) if self.layer_norm else ()
@@ -293,12 +295,12 @@ def product_of(block: Tensor) -> Tensor:
 
 
 def put_product(put: Callable, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """out = a b, where ``out`` is not contiguous; bmm's ``out`` has to be."""
+    """out = a b, where ``out`` is not contiguous: of replicas, bmm would write one after another there."""
     return put(a, b, out=out) if a.dim() == 2 else out.copy_(put(a, b))
 
 
 def room_of(work: dict) -> np.ndarray:
-    """What the kernels of a variant write beside their results."""
+    """Scratch for the kernels of a variant: their ``room``."""
     batch, hidden = work["c_0"].shape[-2:]
     return array(work["c_0"].new_empty(8 + batch, hidden), 2)
 

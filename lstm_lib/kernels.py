@@ -6,12 +6,12 @@ Here a step forward is one call, :func:`forward`, and a step back another, :func
 and write numpy's views of PyTorch's memory. Large products W h stay PyTorch's; of a layer whose products are
 small, ``forward_small`` and its like walk through many steps in one call.
 
-Each loop runs over the units of one sequence, and the compiler makes vector instructions of it. It may join a
-product and a sum into one operation and, where functions are marked ``_summed``, add in another order, and
-nothing else: a NaN stays a NaN, and −0 stays −0. There are few loops, which read all that they need of a unit
-before they write, each with a range of its own: by measurement that takes half to two thirds of the time of a
-loop for each equation. Peepholes backward have a loop for each: the compiler gives up on vectors where it would
-have to see for too many arrays that none lies in another.
+Each pointwise loop runs over the units of one sequence, and the compiler makes vector instructions of it. It may
+join a product and a sum into one operation and, where functions are marked ``_summed``, add in another order,
+and nothing else: a NaN stays a NaN, and −0 stays −0. There are few such loops, which read all that they need of
+a unit before they write, each with a range of its own: by measurement that takes half to two thirds of the time
+of a loop for each equation. Backward, each peephole has a loop of its own: the compiler gives up on vectors
+where it would have to check, for too many arrays, that none overlaps another.
 
 Importing this module imports numba, half a second; the first call compiles for some seconds, and keeps what it
 compiled on disk, beside this file or in the user's own cache. So :mod:`lstm_lib.fused` imports it when it needs
@@ -82,28 +82,28 @@ def _(x):
     return lambda x: constants
 
 
-def _power(n, up):
-    """2ⁿ⁺ᵘᵖ, written as the bits of its exponent; n is a whole number with magic added."""
+def _power(s, up):
+    """2ⁿ⁺ᵘᵖ, written as the bits of its exponent; s is n, a whole number, with magic added."""
 
 
 @overload(_power)
-def _(n, up):
-    if n == types.float32:
-        return lambda n, up: np.int32((np.float32(n).view(np.int32) + (127 + up)) << 23).view(np.float32)
-    return lambda n, up: np.int64((np.float64(n).view(np.int64) + (1023 + up)) << 52).view(np.float64)
+def _(s, up):
+    if s == types.float32:
+        return lambda s, up: np.int32((np.float32(s).view(np.int32) + (127 + up)) << 23).view(np.float32)
+    return lambda s, up: np.int64((np.float64(s).view(np.int64) + (1023 + up)) << 52).view(np.float64)
 
 
 @_compiled
 def _exponential(x, up):
     """q and 2ⁿ⁺ᵘᵖ, where eˣ = 2ⁿ (1 + q), n is whole and |q| < ½: q = r + r²/2! + r³/3! + …, r = x − n ln 2."""
     k = _of(x)
-    n = x * k.log2e + k.magic
-    whole = n - k.magic
-    r = (x - whole * k.ln2) - whole * k.ln2_rest
+    s = x * k.log2e + k.magic
+    n = s - k.magic
+    r = (x - n * k.ln2) - n * k.ln2_rest
     p = k.taylor[0]
     for a in k.taylor[1:]:
         p = p * r + a
-    return r + r * r * p, _power(n, up)
+    return r + r * r * p, _power(s, up)
 
 
 @_compiled
@@ -117,13 +117,13 @@ def sigmoid(x):
 
 @_compiled
 def tanh(x):
-    """tanh(x) = 1 − 2 / (e + 2) = e / (e + 2) with e = e²ˣ − 1, within 4 units in the last place."""
+    """tanh(x) = 1 − 2 / (m + 2) = m / (m + 2) with m = e²ˣ − 1, within 4 units in the last place."""
     k = _of(x)
     size = min(abs(x), k.most)
     q, power = _exponential(size + size, 0)
-    e = power * q + (power - k.one)
-    w = k.two / (e + k.two)
-    y = k.one - w if size > k.one else e * w / k.two
+    m = power * q + (power - k.one)
+    w = k.two / (m + k.two)
+    y = k.one - w if size > k.one else m * w / k.two
     return y if x > 0 else -y if x < 0 else x  # a NaN and −0 as they came
 
 
@@ -332,8 +332,8 @@ def backward_variant(
     _, _, _, no_input_tanh, no_output_tanh = without
     hidden = c.shape[3]
     unit = room[:4].reshape(-1)
-    # c_t before zoneout; the same, normalized; the gradient of what h shows of c; dc's share past the step.
-    new, unit_c, shown, kept = _blocks(room[4:])
+    # c_t before zoneout; the same, normalized; the gradient of what tanh sees of c; dc's share past the step.
+    new, unit_c, ds, kept = _blocks(room[4:])
     for n, row in np.ndindex(c_0.shape[:2]):
         o, i, f, g = _blocks(gates[n, t, row])
         d_o, d_i, d_f, d_g = _blocks(d[n, k, row])
@@ -359,21 +359,21 @@ def backward_variant(
             oj, yj, dhj = o[j], y[j], dht[j]
             new[j] = f[j] * c_[j] + i[j] * g[j]
             d_o[j] = dhj * yj * oj * (one - oj)
-            shown[j] = dhj * oj * (one if no_output_tanh else one - yj * yj)
+            ds[j] = dhj * oj * (one if no_output_tanh else one - yj * yj)
         if len(gain):
             scale = _normalize(new, unit_c)
             for j in range(hidden):
-                d_bias_c[n, j] += shown[j]
-            _gain_back(shown, unit_c, gain_c[n], d_gain_c[n], shown)
-            _normalize_back(shown, unit_c, scale)
+                d_bias_c[n, j] += ds[j]
+            _gain_back(ds, unit_c, gain_c[n], d_gain_c[n], ds)
+            _normalize_back(ds, unit_c, scale)  # from here on by c_t itself
         if len(co):
             for j in range(hidden):
-                shown[j] += d_o[j] * co[n, j]
+                ds[j] += d_o[j] * co[n, j]
             for j in range(hidden):
                 d_co[n, j] += d_o[j] * new[j]
         for j in range(hidden):
             ij, fj, gj, c_j = i[j], f[j], g[j], c_[j]
-            dcj = dct[j] + shown[j]  # all that reaches c_t
+            dcj = dct[j] + ds[j]  # all that reaches c_t
             d_i[j] = zero if coupled else dcj * gj * ij * (one - ij)
             d_f[j] = dcj * (c_j - gj if coupled else c_j) * fj * (one - fj)
             d_g[j] = dcj * ij * (one if no_input_tanh else one - gj * gj)
@@ -407,7 +407,7 @@ def _add_forward(x, w, out, first):
     not: a vector on the stack lies across two lines of the cache, or does not, by chance for each process.
     """
     batch, columns = x.shape
-    units = range(w.shape[1])
+    entries = range(w.shape[1])
     batch_4, columns_3 = batch // 4 * 4, columns // 3 * 3
     for b in range(0, batch_4, 4):
         x0, x1, x2, x3 = x[b], x[b + 1], x[b + 2], x[b + 3]
@@ -418,7 +418,7 @@ def _add_forward(x, w, out, first):
             b0, b1, b2 = x1[k], x1[k + 1], x1[k + 2]
             c0, c1, c2 = x2[k], x2[k + 1], x2[k + 2]
             d0, d1, d2 = x3[k], x3[k + 1], x3[k + 2]
-            for j in units:
+            for j in entries:
                 p, q, r = w0[j], w1[j], w2[j]
                 y0[j] += a0 * p + a1 * q + a2 * r
                 y1[j] += b0 * p + b1 * q + b2 * r
@@ -429,12 +429,12 @@ def _add_forward(x, w, out, first):
         for k in range(0, columns_3, 3):
             w0, w1, w2 = w[k], w[k + 1], w[k + 2]
             a0, a1, a2 = x[b, k], x[b, k + 1], x[b, k + 2]
-            for j in units:
+            for j in entries:
                 y[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j]
     for b in range(batch):
         for k in range(columns_3, columns):
             y, a, row = out[b][first:], x[b, k], w[k]
-            for j in units:
+            for j in entries:
                 y[j] += a * row[j]
 
 
@@ -485,14 +485,14 @@ def _pointwise(a, b, out):
 
 @_compiled
 def forward_small(steps, vt, h_0, *arrays):
-    """Many steps in one call, products and all: those of a small layer take less time than to ask for them.
+    """Many steps in one call, products and all: a product of a small layer takes less time than asking for it.
 
-    They are added to ``sums``.
+    The products are added to ``sums``.
 
     Parameters
     ----------
     steps : tuple of int
-        The first step, and the one behind the last.
+        The first step, and the one after the last.
     vt : ndarray
         W_hh, transposed, (networks, hidden_size, 4 × hidden_size).
     arrays : tuple of ndarray

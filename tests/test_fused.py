@@ -296,6 +296,9 @@ def test_refusals():
     _, w, x, state, _ = arguments(layer_of(nn.LSTM), 2)
     with pytest.raises(TypeError, match="cell must be an LSTM, a GRU or an RNN, got Cell"):
         fused.sweep(cells.Cell(), w, x, state)
+    derived = type("Other", (cells.LSTM,), {})()  # its step may be another
+    with pytest.raises(TypeError, match="got Other"):
+        fused.sweep(derived, w, x, state)
     layer = nn.LSTM(INPUT, HIDDEN, proj_size=2, **F64)
     with pytest.raises(TypeError, match="proj_size"):
         fused.sweep(cells.LSTM(), cells.LSTM().weights(layer), x, (state[0][:, :2], state[1]))
