@@ -160,7 +160,8 @@ class _Sweep(torch.autograd.Function):
                 views = unit.forward_views(block, rows)
             now = [s[..., start:stop, :, :] for s in states]
             masks = {name: work[name][..., start:stop, :, :] for name in unit.masks}
-            before = unit.forward(range(start, stop), views, vt, before, now, masks, work)
+            unit.forward(range(start, stop), views, vt, before, now, masks, work)
+            before = [s.select(-3, -1) for s in now]
         return (*states, gates)
 
     @staticmethod
@@ -474,13 +475,12 @@ class Unit:
         work["one"] = gates.new_ones(1)  # for a variant's 1 − f: a number costs more than the operation
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        """A block of steps, from their projected inputs to their gates and states; gives the last states."""
+        """A block of steps, from their projected inputs to their gates and states."""
         _, add_product = products(before[0], vt)
         states = zip(*(s.unbind(-3) for s in now), strict=True)
         for new, pre, *parts in zip(states, *views, *map(each_step, masks.values()), strict=False):
             self.step(add_product, pre, vt, parts, before, new, work)
             before = new
-        return before
 
     def begin_back(self, space, gates, states, grads, carried, v, work, extra):
         """Before the first block back, the last in time: put into ``work`` what all of them need."""
@@ -695,7 +695,7 @@ class LSTMUnit(Unit):
         return SimpleNamespace(weight_hh=v.roll(-h, 0), bias_hh=None, weight_hr=None), x.roll(-h, -1)
 
     def compiled(self, gates):
-        return CompiledLSTM(self.cell, self.masks) if can_compile(gates) else self
+        return by_kernels(self, gates, CompiledLSTM, SmallLSTM)
 
     def parts(self, block):
         o, i, f, g, y, *_ = blocks_of(block, self.count)
@@ -742,35 +742,29 @@ class LSTMUnit(Unit):
 
 
 class CompiledLSTM(LSTMUnit):
-    """The same by :mod:`lstm_lib.kernels`: a step in one call beside its product; a block, of a small layer.
+    """The same by :mod:`lstm_lib.kernels`: a step in one call beside its product.
 
     The kernels' arrays are the tensors' own memory, made once for a pass, that of ``sums`` once for a block:
     what a kernel writes, the next product reads, and the other way round.
     """
 
     def begin(self, gates, states, work):
-        work["kernel"] = kernels().forward
         gates = split(gates, self.count)
-        # In its order, after sums: gates, h, c, c_0.
-        work["arrays"] = [array(gates, 5), *(array(s, 4) for s in states), array(work["c_0"], 3)]
+        # In kernels.forward's order: sums, which ``take`` puts there, gates, h, c, c_0.
+        work["arrays"] = [None, array(gates, 5), *(array(s, 4) for s in states), array(work["c_0"], 3)]
 
     def take(self, sums, gates, work):
-        work["sums"] = sums
+        work["sums"], work["arrays"][0] = sums, array(split(sums, 4), 5)
 
     def forward_views(self, block, rows):
         return ()
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        sums, kernel, (_, add_product) = work["sums"], work["kernel"], products(before[0], vt)
-        arrays = [array(split(sums, 4), 5), *work["arrays"]]
-        (h_, _), (h, c) = before, now
-        if is_small(work["c_0"]):
-            kernels().forward_small(ends(steps), array(vt, 3), array(work["h_0"], 3), *arrays)
-            return h.select(-3, -1), c.select(-3, -1)
-        for k, (t, pre, last) in enumerate(zip(steps, sums.unbind(-3), (h_, *h.unbind(-3)), strict=False)):
-            add_product(pre, last, vt)
+        kernel, arrays, (_, add_product) = kernels().forward, work["arrays"], products(before[0], vt)
+        sums, earlier = work["sums"].unbind(-3), (before[0], *now[0].unbind(-3))
+        for k, (t, pre, h_) in enumerate(zip(steps, sums, earlier, strict=False)):
+            add_product(pre, h_, vt)
             kernel(t, k, *arrays)
-        return h.select(-3, -1), c.select(-3, -1)
 
     def workspace(self, gates, n, rows):
         """Room for ``d`` alone."""
@@ -778,25 +772,37 @@ class CompiledLSTM(LSTMUnit):
 
     def begin_back(self, space, gates, states, grads, carried, v, work, extra):
         c, to_h, to_c = states[1], *grads[:2]
-        work["kernel"] = kernels().backward
-        if is_small(work["c_0"]):
-            work["vt"] = array(v.mT, 3)
-        # In its order: gates, c, c_0, to_h, to_c, dh, dc, d. dh and dc are the memory of carried, d that of space.
+        # In kernels.backward's order: gates, c, c_0, to_h, to_c, dh, dc (carried's memory), d (that of space).
         work["arrays"] = [array(split(gates, self.count), 5), array(c, 4), array(work["c_0"], 3)]
         work["arrays"] += [array(g, 4, c) for g in (to_h, to_c)] + [array(s, 3) for s in carried]
         work["arrays"].append(array(split(space, 4), 5))
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
         """See :class:`Unit`; ``outside`` is among the arrays, as ``to_h`` and ``to_c`` of all steps."""
-        kernel, arrays, (put, _) = work["kernel"], work["arrays"], products(carried[0], v)
         d = space[..., : len(steps), :, :]
-        if is_small(work["c_0"]):
-            kernels().backward_small(ends(steps), work["vt"], *arrays)
-            return carried, d, d, before[0]
-        for k, (t, da) in reversed(list(enumerate(zip(steps, d.unbind(-3), strict=True)))):
-            kernel(t, k, *arrays)  # dh, dc → da, and dc of the step before
-            put(da, v, out=carried[0])  # dh of the step before
+        self.walk_back(steps, d, carried[0], v, masks, work)
         return carried, d, d, before[0]
+
+    def walk_back(self, steps, through, dh, v, masks, work):
+        """The steps of a block, from the last: each fills its ``through``, and ``dh`` becomes ``through`` V."""
+        kernel, arrays, (put, _) = kernels().backward, work["arrays"], products(dh, v)
+        for k, (t, da) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
+            kernel(t, k, *arrays)  # dh, dc → da, and dc of the step before
+            put(da, v, out=dh)  # dh of the step before
+
+
+class SmallLSTM(CompiledLSTM):
+    """The same of a layer whose products are small: a block of steps in one call, products and all."""
+
+    def forward(self, steps, views, vt, before, now, masks, work):
+        kernels().forward_small(steps.start, steps.stop, array(vt, 3), array(work["h_0"], 3), *work["arrays"])
+
+    def begin_back(self, space, gates, states, grads, carried, v, work, extra):
+        super().begin_back(space, gates, states, grads, carried, v, work, extra)
+        work["vt"] = array(v.mT, 3)  # turned once for all blocks
+
+    def walk_back(self, steps, through, dh, v, masks, work):
+        kernels().backward_small(steps.start, steps.stop, work["vt"], *work["arrays"])
 
 
 def can_compile(gates: Tensor) -> bool:
@@ -805,15 +811,13 @@ def can_compile(gates: Tensor) -> bool:
     return fits and type(gates) is Tensor and not torch.jit.is_tracing() and kernels() is not None
 
 
-def is_small(state: Tensor) -> bool:
-    """Whether the product of one network's state, (batch, hidden_size), with W_hh is our own."""
-    batch, hidden = state.shape[-2:]
-    return 4 * batch * hidden**2 <= SMALL
-
-
-def ends(steps: range) -> tuple[int, int]:
-    """A range as the kernels take it."""
-    return steps.start, steps.stop
+def by_kernels(unit: Unit, gates: Tensor, large: type[Unit], small: type[Unit]) -> Unit:
+    """The unit by the compiled kernels, where they can: ``small`` where its recurrent product is our own."""
+    if not can_compile(gates):
+        return unit
+    batch, hidden = gates.shape[-2], gates.shape[-1] // unit.count  # of one network: replicas do not count
+    kind = small if 4 * batch * hidden**2 <= SMALL else large
+    return kind(unit.cell, unit.masks)
 
 
 def array(x: Tensor | None, dims: int, like: Tensor | None = None) -> np.ndarray:

@@ -19,17 +19,15 @@ from lstm_lib.cells import Cell
 from lstm_lib.fused import (
     CompiledLSTM,
     LSTMUnit,
+    SmallLSTM,
     array,
     blocks_of,
-    can_compile,
+    by_kernels,
     each_step,
-    ends,
-    is_small,
     kernels,
     product,
     products,
     room_for,
-    split,
     through_sigmoid,
 )
 
@@ -56,7 +54,7 @@ class VariantUnit(LSTMUnit):
         self.extras = tuple(_VECTORS)[:3] * self.peephole + tuple(_VECTORS)[3:] * self.layer_norm + self.sources
 
     def compiled(self, gates):
-        return CompiledVariant(self.cell, self.masks) if can_compile(gates) else self
+        return by_kernels(self, gates, CompiledVariant, SmallVariant)
 
     def arrange(self, w, x):
         x, u, v, b = super().arrange(w, x)
@@ -231,31 +229,23 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
 
     def begin(self, gates, states, work):
         super().begin(gates, states, work)
-        work["kernel"] = kernels().forward_variant
         work["arrays"] += [room_of(work), array(work["h_0"], 3), *vectors_of(work, gates), *self.options(work)]
 
     def forward(self, steps, views, vt, before, now, masks, work):
-        sums, kernel = work["sums"], work["kernel"]
-        arrays = [array(split(sums, 4), 5), *work["arrays"]]
-        if is_small(work["c_0"]):
-            kernels().forward_variant_small(ends(steps), array(vt, 3), mask_of(work, "drop_h"), *arrays)
-            return now[0].select(-3, -1), now[1].select(-3, -1)
+        kernel, arrays, h = kernels().forward_variant, work["arrays"], now[0]
         drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
         put, add_product = products(before[0], vt)
         if self.layer_norm:  # V h lies apart until it is normalized: put, not added
             multiply = partial(put_product, put)
         else:
-            views, multiply = sums.unbind(-3), add_product
-        (h_, _), (h, c) = before, now
+            views, multiply = work["sums"].unbind(-3), add_product
         for k, t in enumerate(steps):
-            last = h.select(-3, k - 1) if k else h_
+            last = h.select(-3, k - 1) if k else before[0]
             multiply(views[k], last if drop is None else last * drop[k], vt)
             kernel(t, k, *arrays)
-        return h.select(-3, -1), c.select(-3, -1)
 
     def begin_back(self, space, gates, states, grads, carried, v, work, extra):
         super().begin_back(space, gates, states, grads, carried, v, work, extra)
-        work["kernel"] = kernels().backward_variant
         work["past"] = torch.empty_like(carried[0]) if "zone_h" in self.masks else None
         work["through"] = room_for(gates, space.shape[-3], space.shape[-1]) if self.layer_norm else None
         work["found"] = {name: torch.zeros_like(total) for name, total in extra.items()}  # by a block of steps
@@ -263,30 +253,41 @@ class CompiledVariant(VariantUnit, CompiledLSTM):
         work["arrays"] += [*vectors_of(work["found"], gates), *vectors_of(work, gates), *self.options(work)]
 
     def backward(self, steps, space, gates, now, before, outside, carried, v, masks, work, extra):
-        kernel, arrays, past, found = work["kernel"], work["arrays"], work["past"], work["found"]
-        drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
-        (put, _), dh = products(carried[0], v), carried[0]
         d, seen = space[..., : len(steps), :, :], self.seen(before[0], masks)
         through = work["through"][..., : len(steps), :, :] if self.layer_norm else d
-        if is_small(work["c_0"]):
-            kernels().backward_variant_small(ends(steps), work["vt"], mask_of(work, "drop_h"), *arrays)
-        else:
-            for k, (t, d_product) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
-                kernel(t, k, *arrays)
-                put(d_product, v, out=dh)
-                if drop is not None:
-                    dh *= drop[k]
-                if past is not None:
-                    dh += past
+        self.walk_back(steps, through, carried[0], v, masks, work)
         for name, total in extra.items():
-            total += found[name]
-            found[name].zero_()
+            total += work["found"][name]
+            work["found"][name].zero_()
         return carried, d, through, seen
+
+    def walk_back(self, steps, through, dh, v, masks, work):
+        kernel, arrays, past, (put, _) = kernels().backward_variant, work["arrays"], work["past"], products(dh, v)
+        drop = each_step(masks["drop_h"]) if "drop_h" in masks else None
+        for k, (t, d_product) in reversed(list(enumerate(zip(steps, through.unbind(-3), strict=True)))):
+            kernel(t, k, *arrays)
+            put(d_product, v, out=dh)
+            if drop is not None:
+                dh *= drop[k]
+            if past is not None:
+                dh += past
 
     def options(self, work):
         """The variant's own operands, in the kernels' order."""
         without = tuple(name in self.without for name in _WITHOUT)
         return [mask_of(work, "zone_h"), mask_of(work, "zone_c"), self.coupled, without]
+
+
+class SmallVariant(SmallLSTM, CompiledVariant):
+    """The same of a layer whose products are small: see :class:`lstm_lib.fused.SmallLSTM`."""
+
+    def forward(self, steps, views, vt, before, now, masks, work):
+        drop = mask_of(work, "drop_h")
+        kernels().forward_variant_small(steps.start, steps.stop, array(vt, 3), drop, *work["arrays"])
+
+    def walk_back(self, steps, through, dh, v, masks, work):
+        drop = mask_of(work, "drop_h")
+        kernels().backward_variant_small(steps.start, steps.stop, work["vt"], drop, *work["arrays"])
 
 
 def product_of(block: Tensor) -> Tensor:

@@ -484,49 +484,41 @@ def _pointwise(a, b, out):
 
 
 @_compiled
-def forward_small(steps, vt, h_0, *arrays):
+def forward_small(start, stop, vt, h_0, sums, gates, h, c, c_0):
     """Many steps in one call, products and all: a product of a small layer takes less time than asking for it.
 
-    The products are added to ``sums``.
+    The products are added to ``sums``; from there on, it takes what :func:`forward` takes.
 
     Parameters
     ----------
-    steps : tuple of int
+    start, stop : int
         The first step, and the one after the last.
     vt : ndarray
         W_hh, transposed, (networks, hidden_size, 4 × hidden_size).
-    arrays : tuple of ndarray
-        From ``sums`` on, what :func:`forward` takes.
     """
-    start, stop = steps
-    sums, h = arrays[0], arrays[2]
     networks, batch, hidden = h_0.shape
     for t in range(start, stop):
         k = t - start
         for n in range(networks):
             _add_forward(h[n, t - 1] if t > 0 else h_0[n], vt[n], sums[n, k].reshape(batch, 4 * hidden), 0)
-        forward(t, k, *arrays)
+        forward(t, k, sums, gates, h, c, c_0)
 
 
 @_compiled
-def backward_small(steps, vt, *arrays):
-    """The same back: ``arrays`` as for :func:`backward`."""
-    start, stop = steps
-    dh, d = arrays[5], arrays[7]
+def backward_small(start, stop, vt, gates, c, c_0, to_h, to_c, dh, dc, d):
+    """The same back: from ``gates`` on, what :func:`backward` takes."""
     networks, batch, hidden = dh.shape
     for t in range(stop - 1, start - 1, -1):
         k = t - start
-        backward(t, k, *arrays)
+        backward(t, k, gates, c, c_0, to_h, to_c, dh, dc, d)
         dh[:] = 0
         for n in range(networks):
             _add_backward(vt[n], d[n, k].reshape(batch, 4 * hidden), dh[n])
 
 
 @_compiled
-def forward_variant_small(steps, vt, drop, *arrays):
+def forward_variant_small(start, stop, vt, drop, sums, gates, h, c, c_0, room, h_0, ci, cf, co, gain, *rest):
     """:func:`forward_small` of any variant; ``drop`` is variational dropout's mask, as ``zone_h``."""
-    start, stop = steps
-    sums, gates, h, room, h_0, gain = arrays[0], arrays[1], arrays[2], arrays[5], arrays[6], arrays[10]
     networks, batch, hidden = h_0.shape
     for t in range(start, stop):
         k = t - start
@@ -540,18 +532,18 @@ def forward_variant_small(steps, vt, drop, *arrays):
                 _add_forward(seen, vt[n], product, 5 * hidden)
             else:
                 _add_forward(seen, vt[n], sums[n, k].reshape(batch, 4 * hidden), 0)
-        forward_variant(t, k, *arrays)
+        forward_variant(t, k, sums, gates, h, c, c_0, room, h_0, ci, cf, co, gain, *rest)
 
 
 @_compiled
-def backward_variant_small(steps, vt, drop, *arrays):
+def backward_variant_small(
+    start, stop, vt, drop, gates, c, c_0, to_h, to_c, dh, dc, d, room, past, through, *rest
+):
     """:func:`backward_small` of any variant."""
-    start, stop = steps
-    dh, d, past, through = arrays[5], arrays[7], arrays[9], arrays[10]
     networks, batch, hidden = dh.shape
     for t in range(stop - 1, start - 1, -1):
         k = t - start
-        backward_variant(t, k, *arrays)
+        backward_variant(t, k, gates, c, c_0, to_h, to_c, dh, dc, d, room, past, through, *rest)
         dh[:] = 0
         for n in range(networks):
             if len(through):
