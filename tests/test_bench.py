@@ -179,6 +179,36 @@ def test_the_ratios_of_the_readme_are_those_of_the_recorded_bench():
         assert told_of_two == ("–" if name in peers.NAMES else f"{mean(two):.2f}"), name
 
 
+def test_what_the_readme_tells_of_avx2_is_recorded():
+    recorded = json.loads((ROOT / "results" / "bench" / "avx2" / "cpu.json").read_text(encoding="utf-8"))
+    assert (recorded["capability"], recorded["device"]) == ("AVX2", recorded_bench()["device"])
+
+    def each(data: dict, name: str, what: str, value: str) -> list[float]:
+        rows = [row for row in data["rows"] if (row["competitor"], row["threads"], row["pass"]) == (name, 1, what)]
+        assert [tuple(row["shape"]) for row in rows] == [*bench.SHAPES]
+        return [row[value] for row in rows]
+
+    def gain(name: str) -> float:
+        """How many times longer training takes with AVX2."""
+        ways = [each(data, name, "training", "seconds") for data in (recorded, recorded_bench())]
+        return statistics.geometric_mean(a / b for a, b in zip(*ways, strict=True))
+
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "From AVX-512 PyTorch's kernel gains more than the engine does." in said
+    assert gain("torch.nn.LSTM") > 1.05 * gain("fused") > 1.05
+    training = {
+        name: each(recorded, name, "training", "ratio")
+        for name in ("fused", *map("LSTM: {}".format, bench.VARIANTS))
+    }
+    mean = {name: f"{statistics.geometric_mean(values):.2f}" for name, values in training.items()}
+    forward = statistics.geometric_mean(each(recorded, "fused", "forward", "ratio"))
+    assert (
+        f"has `fused` at {mean['fused']} (worst shape {max(training['fused']):.2f}, forward {forward:.2f}), "
+        f"peephole at {mean['LSTM: peephole']}, variational dropout at {mean['LSTM: variational dropout']}, "
+        f"zoneout at {mean['LSTM: zoneout']} and layer norm at {mean['LSTM: layer norm']} (`results/bench/avx2`"
+    ) in said
+
+
 def test_the_rivals_in_making_it_fast_are_those_of_the_recorded_bench():
     """Its table, and what the text below says of JAX and TorchScript."""
     recorded, nb = recorded_bench(), nbformat.read(notebook_of("implementation/making_it_fast"), 4)

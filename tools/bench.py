@@ -4,6 +4,10 @@ Competitors of a shape take turns in one process, round after round and each rou
 the machine does meets them alike, and so does the memory that the one before has left. What counts is the median
 of a competitor's times, as a multiple of `torch.nn.LSTM`'s. A *floor* is the time of the matrix products and
 nothing else. Results: a table on the screen, and in `results/bench/` a JSON file and a plot for each device.
+
+A processor with AVX-512 is held to AVX2 by `ATEN_CPU_CAPABILITY=avx2` (PyTorch), `ONEDNN_MAX_CPU_ISA=AVX2` and,
+for Numba, `NUMBA_CPU_NAME=haswell` with `NUMBA_CPU_FEATURES=+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2`; give
+`--out results/bench/avx2` with them. JAX is left out there: no variable was seen to hold it.
 """
 
 from __future__ import annotations
