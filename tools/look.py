@@ -2,10 +2,10 @@
 
 Every page is opened over http from a server on this machine, and what it folds is unfolded. It is a problem if it
 asks anything of another host, writes an error or a warning to the console, leaves out an equation or an image, is
-wider than the window or cuts something off, links to a place in the book that is not there, breaks a rule of WCAG
-2.1 A or AA that axe-core knows, keeps the Tab key from anything or does not show where it is, weighs too much, or
-shows nothing for a second. Then the things that readers use are used once: search, glossary hover, theme switch, a
-folded solution; and the pages are opened once more straight from the disk.
+wider than the window or cuts something off, scrolls a formula for nothing, links to a place in the book that is
+not there, breaks a rule of WCAG 2.1 A or AA that axe-core knows, keeps the Tab key from anything or does not show
+where it is, weighs too much, or shows nothing for a second. Then the things that readers use are used once:
+search, glossary hover, theme switch, a folded solution; and the pages are opened once more straight from the disk.
 With ``--screenshots``, pictures go to ``_build/look/``. ``make look PAGE=book/intro`` looks at one page only.
 
 ``make test-browser`` does the same with a test for each page (``tests/browser``).
@@ -75,6 +75,8 @@ STATE = """() => {
     merror: document.querySelectorAll("mjx-merror").length,
     cut: [...document.querySelectorAll(".bd-article :is(mjx-container, table, pre, img, svg)")]
       .filter(e => shown(e) && cut(e)).map(e => e.outerHTML),
+    idle: [...document.querySelectorAll("span.math")].filter(e => e.scrollWidth > e.clientWidth
+      && e.querySelector("mjx-math")?.getBoundingClientRect().width <= e.clientWidth).map(e => e.outerHTML),
     images: [...document.images].filter(i => !i.naturalWidth).map(i => i.src),
     wordless: [...document.querySelectorAll(".bd-article img")].filter(i => !i.alt.trim()).map(i => i.src),
   };
@@ -260,6 +262,7 @@ class Look:
         if state["math"] or state["merror"]:
             self.note(where, f"{state['math']} equations not rendered, {state['merror']} with an error")
         self.several(where, "is cut off", state["cut"])
+        self.several(where, "scrolls for nothing", state["idle"])  # a bar, with a mouse; on a phone nobody sees it
         self.several(where, "does not load", state["images"])
         self.several(where, "has no alternative text", state["wordless"])
 

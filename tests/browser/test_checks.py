@@ -60,6 +60,11 @@ FAULTS = {
         f"<details><summary>More</summary>{BOX.format('clip', WIDE * 2)}</details>",
         "is cut off: <table>",
     ),
+    "idle": (
+        "<span class='math' style='display: inline-flex; position: relative; overflow: auto'><mjx-container>"
+        "<mjx-math>x</mjx-math><i style='position: absolute; left: 0; width: 99px'>y</i></mjx-container></span>",
+        "scrolls for nothing: <span",
+    ),
     "no image": ("<img src='gone.svg' alt='A dot'>", "does not load: http"),
     "no image further down": (
         "<p style='height: 9000px'></p><img loading='lazy' src='gone.svg' alt='A dot'>",
