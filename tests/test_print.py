@@ -316,6 +316,14 @@ def test_a_fault_of_a_page_is_told(chromium, tmp_path):
     assert found == ["a link leads nowhere: part/one#nowhere", "1 equations with an error"]
 
 
+def test_a_sign_that_no_font_has_is_told(chromium, tmp_path, capsys):
+    pytest.importorskip("pikepdf", reason="needs pip install -r requirements-print.txt")
+    nobody = "\U000323ff"  # where Unicode has no sign yet
+    html = built(tmp_path, PAGES | {"part/two": PAGES["part/two"] + f"\nAn ä, a ½ and a {nobody}.\n"})
+    assert pdf.make(html, tmp_path / "book.pdf") == []
+    assert f"no font here has {nobody}: the PDF has a box for each" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("make", [pdf.make, epub.make])
 def test_what_does_not_load_is_named(make, html, chromium, tmp_path):
     if make is pdf.make:

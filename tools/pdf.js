@@ -23,6 +23,20 @@ const book = (() => {
     return list;
   }
 
+  // The signs of a text that no font here has: each is drawn as the box that stands for one that nobody has.
+  function boxed(text) {
+    const canvas = element("canvas", {width: 40, height: 40});
+    const pen = canvas.getContext("2d", {willReadFrequently: true});
+    pen.font = "24px sans-serif";
+    const drawn = sign => {
+      pen.clearRect(0, 0, 40, 40);
+      pen.fillText(sign, 4, 30);
+      return canvas.toDataURL();
+    };
+    const box = drawn("\u{10fffd}");
+    return [...new Set(text)].filter(sign => sign > "\u007f" && !/\p{Private_Use}/u.test(sign) && drawn(sign) === box);
+  }
+
   // All pages in the place of the first, each with a running title of its own. Sphinx's `singlehtml` has this, too,
   // but there an id such as `exercises` is in the page once for each chapter, and links lead to the first.
   async function stitch(edition) {
@@ -46,6 +60,7 @@ const book = (() => {
         inside.append(found);
       }
     }
+    const boxes = boxed(inside.textContent);  // before MathJax, which brings fonts of its own
     document.body.replaceChildren(element("div", {className: "bd-main whole-book"}, element("div", {className: "bd-content"}, inside)));
     document.head.append(element("style", {textContent: rules.join("\n")}));
     document.title = title;
@@ -59,7 +74,7 @@ const book = (() => {
     await Promise.all([document.fonts.ready, ...[...document.images].map(image => image.decode())]);
     const lost = [...targets].filter(([, id]) => !document.getElementById(id)).map(([whole]) => whole);
     // What MathJax does not take for a formula, it leaves as TeX and says nothing.
-    return {author, lost, errors: inside.querySelectorAll(".math:not(:has(mjx-container)), mjx-merror").length};
+    return {author, lost, boxes, errors: inside.querySelectorAll(".math:not(:has(mjx-container)), mjx-merror").length};
   }
 
   // Each entry of the contents gets the number of its page, from an object of numbers by id.

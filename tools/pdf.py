@@ -107,6 +107,9 @@ def make(html: Path, out: Path, paper: str = "a4", edition: str = "") -> list[st
 
         page.evaluate("pages => book.number(pages)", page_numbers(printed()))
         save(printed(outline=True, tagged=True), out, found["author"])
+    if boxes := found["boxes"]:
+        some = "".join(boxes[:12]) + (f" and {len(boxes) - 12} more" if len(boxes) > 12 else "")
+        print(f"no font here has {some}: the PDF has a box for each (Debian's fonts-noto-cjk has Chinese)")
     problems = [f"a link leads nowhere: {address}" for address in found["lost"]]
     if found["errors"]:
         problems.append(f"{found['errors']} equations with an error")
