@@ -225,7 +225,7 @@ def test_a_recorded_run_stands_beside_the_page(book):
         "chapter": CHAPTER,
         "date": "2026-01-02",
         "parameters": {"device": "cuda", "scale": "full"},
-        "seconds": 12.3,
+        "seconds": 1234.5,
         "device": "Abacus 3000",
         "device_peak_bytes": 3 * 2**20,
         "host_peak_bytes": 1,
@@ -240,7 +240,7 @@ def test_a_recorded_run_stands_beside_the_page(book):
     assert built, page
     words = Text(page).words
     assert words.count("Abacus 3000, full scale, 2026-01-02") == 2  # in the ledger and in the run times
-    assert {"12", "3\N{NO-BREAK SPACE}MiB"} <= set(words)
+    assert {"1,234", "3\N{NO-BREAK SPACE}MiB"} <= set(words)
 
 
 def test_a_recorded_run_with_the_same_figures_is_not_repeated(book):

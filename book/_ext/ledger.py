@@ -381,7 +381,7 @@ class RunTimes(Directive):
                 "|---|---:|---:|",
             ]
             lines += [
-                f"| {self.link(run['chapter'], run['chapter'])} | {run['seconds']:.0f} | {memory(run)} |"
+                f"| {self.link(run['chapter'], run['chapter'])} | {run['seconds']:,.0f} | {memory(run)} |"
                 for run in runs
             ] + [""]
         return lines or ["No run is recorded yet."]
